@@ -1,0 +1,1 @@
+"""Coldstream: the streaming recommender service."""

@@ -1,0 +1,1 @@
+"""The program `coldstream`: one module a command."""

@@ -1,0 +1,1 @@
+"""Metrics, health, read API and live page on one port."""

@@ -1,0 +1,1 @@
+"""Faust and aiokafka live here and nowhere else."""
