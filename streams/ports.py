@@ -218,3 +218,16 @@ class Ownership(Protocol):
 
 Offload = Callable[[Callable[[], T]], Awaitable[T]]
 """Runs a synchronous function off the event loop (one thread, so one at a time) and awaits its result."""
+
+
+class Intake(Protocol):
+    """What the broker's side needs of the flow: where it hands records in. Implemented by `flow.worker.Worker`."""
+
+    async def put(self, record: Record) -> None:
+        """Hand in one record, in offset order for each partition; waits while that topic's buffer is full."""
+
+    async def revoked(self) -> None:
+        """Partitions are being taken away: empties the buffer, waits at most 3 s for the batch in hand, drops caches."""
+
+    async def assigned(self, partitions: Mapping[str, frozenset[int]]) -> None:
+        """The partitions owned from now on, by logical topic."""
