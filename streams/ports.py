@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.values import Message, Record, Vector
+from streams.values import Message, Record, Topic, Vector
 
 T = TypeVar("T")
 
@@ -111,6 +111,8 @@ class Index(Protocol):
 
     name: str
     """edge, qdrant or exact: a metric's label."""
+    shared: bool
+    """Whether other processes may write too: then what was written is read back, and lists are checked once more."""
 
     async def open(self, dimension: int) -> None:
         """Make what is missing (collections, payload indexes) for vectors of this dimension.
@@ -214,6 +216,9 @@ class Ownership(Protocol):
 
     def acknowledge(self, records: Sequence[Record]) -> None:
         """These records are done; called in offset order for each partition, each record once."""
+
+    def lag(self, topic: Topic) -> int | None:
+        """Records of our partitions of this topic that were not handed in yet; None while unknown."""
 
 
 Offload = Callable[[Callable[[], T]], Awaitable[T]]

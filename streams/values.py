@@ -119,9 +119,9 @@ class Interaction(msgspec.Struct, frozen=True, array_like=True):
     """One event as history keeps it. Ordered by (at, partition, offset); weights are computed when read."""
 
     at: float
+    """min(event time, record time): a clock that runs ahead can neither outlive an erasure nor evict what is newer."""
     partition: int
     offset: int
-    record_time: float
     type: EventType
     item_id: str | None = None
     value: float | None = None
@@ -135,19 +135,20 @@ class Interaction(msgspec.Struct, frozen=True, array_like=True):
         """The key by which a history is ordered."""
         return (self.at, self.partition, self.offset)
 
-    @property
-    def known_since(self) -> float:
-        """min(event time, record time): what an erasure is compared with."""
-        return min(self.at, self.record_time)
-
 
 class Exclusion(msgspec.Struct, frozen=True, array_like=True):
-    """An item that policy keeps from this user, with the newest event that said so."""
+    """An event that may keep its item from this user; for how long is policy, decided when read."""
 
+    at: float
     item_id: str
     type: EventType
+
+
+class RecentId(msgspec.Struct, frozen=True, array_like=True):
+    """An event id that was applied, and the event's `at`."""
+
+    event_id: str
     at: float
-    known_since: float
 
 
 class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -176,23 +177,27 @@ class UserState(msgspec.Struct, frozen=True, omit_defaults=True):
     applied: Applied = {}
     history: tuple[Interaction, ...] = ()
     exclusions: tuple[Exclusion, ...] = ()
-    event_ids: tuple[str, ...] = ()
+    recent_ids: tuple[RecentId, ...] = ()
     profile: Profile | None = None
     profile_source: Source | None = None
     erased_at: float | None = None
-    home: int | None = None
-    """The partition on which this user lives: of its events, before any that of its profile."""
-    home_from_events: bool = False
+    erased_source: Source | None = None
     list_ids: tuple[str, ...] = ()
+    """Item ids of the last list."""
     version: int = 0
     write_id: str = ""
 
     @property
     def is_marker(self) -> bool:
         """Whether nothing is left of this user but the marker of an erasure."""
-        return (
-            self.erased_at is not None and not self.history and not self.exclusions and self.profile is None
-        )
+        return self.erased_at is not None and not self.history and not self.exclusions and self.profile is None
+
+    @property
+    def home(self) -> int | None:
+        """The partition on which this user lives: of the newest event, without one that of the profile."""
+        if self.history:
+            return self.history[-1].partition
+        return self.profile_source.partition if self.profile_source else None
 
 
 class ItemRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -211,9 +216,10 @@ class ItemRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     source: Source | None = None
     created: tuple[int, int] | None = None
     """(partition, offset) of the record that created it: only its redelivery repeats the fan-out."""
-    content_hash: str = ""
     first_seen: float = 0.0
     """Record time of the record that created it."""
+    encoder: str = ""
+    """Name of the encoder that made its vector."""
     version: int = 0
     write_id: str = ""
 

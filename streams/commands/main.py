@@ -1,0 +1,132 @@
+"""The program `coldstream`: one group, a module a command, imported only when its command runs.
+
+Exit status: 0 done, 1 not done, 2 wrong use (arguments, settings), 130 after Ctrl-C. Every error is one line on
+stderr that says what to do; a traceback only with COLDSTREAM_LOG_LEVEL=DEBUG.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from streams.commands.output import clean
+from streams.errors import ColdstreamError, ConfigurationError
+
+COMMANDS: Final = {
+    "demo": "See it work: broker, worker and a replay of real ratings, in two minutes.",
+    "worker": "Run the service: items, users and events in, recommendations out.",
+    "broker": "Run the embedded broker, for those who have no Kafka yet.",
+    "topics": "Create the topics, or check what differs.",
+    "publish": "Send JSON lines or CSV to a topic.",
+    "watch": "Follow the recommendations as they are made.",
+    "recommend": "Show the list of a user as it would be now, with reasons.",
+    "similar": "Show the items nearest to one.",
+    "dead-letters": "Look into refused records and send the mended ones back.",
+    "doctor": "Check broker, topics, index, encoder, clock and disk.",
+    "embed": "Turn lines of text into the vectors that the worker would compute.",
+    "evaluate": "Measure quality on a data set, beside the baselines.",
+    "dataset": "Fetch a public data set to play with.",
+    "bundle": "Prove an encoder bundle.",
+    "distill": "Make an encoder of one's own from one's own catalogue.",
+    "settings": "Print every setting with its default.",
+}
+"""Every command with its line of help, in the order of `--help`, so that help imports no command."""
+
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports `streams.commands.<name>` when one is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The click object `command` of the command's module; None for a name that is no command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"streams.commands.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version  # noqa: PLC0415  (scans metadata: only when it is asked for)
+
+        click.echo(f"coldstream {version('coldstream')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print the version."
+)
+def group() -> None:
+    """Turn streams of items, users and events on Kafka into a stream of fresh recommendations.
+
+    \b
+    Try it now:          coldstream demo
+    With your own data:  coldstream broker &
+                         coldstream topics create && coldstream worker &
+                         coldstream publish items catalogue.jsonl
+                         coldstream watch
+
+    Settings are environment variables COLDSTREAM_…: see `coldstream settings`.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and exit."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit status. What a command raises becomes one line on stderr."""
+    try:
+        result: Any = group.main(args=arguments, prog_name="coldstream", standalone_mode=False)
+        sys.stdout.flush()
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "coldstream"
+        return _fail(f"{error.format_message().rstrip('.')}. See: {where} --help", 2, where)
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except ConfigurationError as error:
+        return _fail(str(error), 2)
+    except ColdstreamError as error:
+        return _fail(str(error), 1)
+    except BrokenPipeError:
+        # The reader of our output has gone (`… | head`): nothing is left to be said, also not at the exit's flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        return _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1)
+    except Exception as error:
+        if os.environ.get("COLDSTREAM_LOG_LEVEL") == "DEBUG":
+            raise
+        name = type(error).__name__
+        return _fail(f"a defect of Coldstream, please report it ({name}: {error}); COLDSTREAM_LOG_LEVEL=DEBUG shows where", 1)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(sentence: str, status: int, where: str = "coldstream") -> int:
+    click.echo(f"{where}: {clean(sentence)}", err=True)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What the commands write: text of items and users made safe for a terminal, JSON lines, one console.
+
+Titles, profiles and queries are data from outside. A terminal obeys control characters, so none of them gets there.
+"""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from typing import Any, Final
+
+import click
+import msgspec
+
+HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories without a glyph: controls, direction overrides, surrogates, unassigned, line separators."""
+KEPT: Final = frozenset({"\u200c", "\u200d"})
+"""Joiners: format characters that scripts and emoji need and that can do no harm."""
+
+
+def clean(text: str) -> str:
+    """The text on one line without anything that a terminal would obey: such characters become spaces, runs shrink."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
+    return " ".join(
+        "".join(c if c in KEPT or unicodedata.category(c) not in HIDDEN else " " for c in text).split()
+    )
+
+
+def shorten(text: str, width: int) -> str:
+    """Clean text of at most `width` characters; what is cut off is shown as …"""
+    text = clean(text)
+    return text if len(text) <= width else text[: max(width - 1, 0)].rstrip() + "…"
+
+
+def write_json(value: Any) -> None:
+    """One line of JSON on stdout, flushed, so that a pipe's reader has it at once."""
+    click.echo(msgspec.json.encode(value))
+    sys.stdout.flush()
+
+
+def note(sentence: str) -> None:
+    """Progress for a human: a line on stderr, only where that is a terminal."""
+    if sys.stderr.isatty():
+        click.echo(clean(sentence), err=True)
