@@ -7,7 +7,7 @@ float32, unit norm, of the encoder's dimension.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -288,12 +288,3 @@ class Trigger:
     record_time: float
 
 
-@dataclass(slots=True)
-class StageSeconds:
-    """Seconds spent in each stage of a batch; travels with the result, observed once at the edge."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def add(self, stage: str, seconds: float) -> None:
-        """Add to a stage."""
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

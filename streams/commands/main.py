@@ -38,7 +38,6 @@ COMMANDS: Final = {
 """Every command with its line of help, in the order of `--help`, so that help imports no command."""
 
 INTERRUPTED: Final = 130
-BROKEN_PIPE: Final = 141
 
 
 class LazyGroup(click.Group):
@@ -112,7 +111,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output has gone (`… | head`): nothing is left to be said, also not at the exit's flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return 1
     except OSError as error:
         return _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1)
     except Exception as error:

@@ -1,0 +1,57 @@
+"""What a batch did: travels with the result and is observed once, at the edge."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from streams.values import Strategy, TriggerKind
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """One list that was delivered. `seconds`: from the record's time to delivery; None for a repeated list."""
+
+    kind: TriggerKind
+    strategy: Strategy
+    seconds: tuple[float, ...]
+    """One for each new event, profile or refresh that the list answers."""
+    arm: str = ""
+
+
+@dataclass(slots=True)
+class BatchReport:
+    """Counts and seconds of one batch."""
+
+    records: Counter[str] = field(default_factory=Counter)
+    """By topic."""
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By (topic, outcome): new, redelivery, duplicate, after_erasure, stale, erased, created, …"""
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+    emissions: list[Emission] = field(default_factory=list)
+    tombstones: int = 0
+    conflated: int = 0
+    """Triggers that shared another trigger's list."""
+    embedded_texts: int = 0
+    cached_users: int = 0
+    loaded_users: int = 0
+    signals: int = 0
+    refreshes_sent: int = 0
+    refreshes_dropped: int = 0
+    """Over the fan-out's budget, or for somebody unknown."""
+    lost_writes: int = 0
+    """Conditional writes that another writer had won; each was applied again."""
+    misrouted: int = 0
+    """Records of a user on another partition than the user's home."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage."""
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Add seconds to a stage."""
+        self.stages[stage] = self.stages.get(stage, 0.0) + seconds
+
+    @property
+    def size(self) -> int:
+        """Records in the batch."""
+        return self.records.total()
