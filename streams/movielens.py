@@ -6,12 +6,13 @@ ratings in the same order; files are written whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
 import sys
 import tempfile
-import urllib.error
+import threading
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable
@@ -71,10 +72,12 @@ def write(folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
 
 def _item(row: list[str]) -> dict[str, Any]:
     identity, title, year, genres = row
-    # A year is too coarse for published_at (a film of December would be new in January): it stays an attribute.
-    attributes = {"year": int(year)} if year.isdecimal() else {}
-    named = f"{title} ({year})" if year.isdecimal() and not title.endswith(f"({year})") else title
-    return {"item_id": identity, "title": named, "categories": genres.split(), "attributes": attributes}
+    item: dict[str, Any] = {"item_id": identity, "title": f"{title} ({year})" if year.isdecimal() else title}
+    item["categories"] = [genre for genre in genres.split() if genre != "unknown"]
+    if year.isdecimal():
+        # Too coarse for published_at, by which a film of December would be new in January: it stays an attribute.
+        item["attributes"] = {"year": int(year)}
+    return item
 
 
 def _user(row: list[str]) -> dict[str, Any]:
@@ -92,13 +95,26 @@ def _event(number: int, row: list[str]) -> dict[str, Any]:
 
 def _fetch(report: Callable[[str], None]) -> tuple[str, Tables]:
     report(f"asking {PUBLISHER} …")
-    try:
-        with urllib.request.urlopen(PUBLISHER, timeout=PUBLISHER_SECONDS) as answer:
-            return "publisher", _from_publisher(_archive(answer.read()))
-    except OSError as error:  # no network, no such host, refused, too slow: there is a second source
-        report(f"the publisher does not answer ({getattr(error, 'reason', error)}); taking the wheel {WHEEL} from PyPI …")
+    data = _ask_publisher()
+    if data is not None:
+        return "publisher", _from_publisher(_archive(data))
+    report(f"the publisher does not answer; taking the wheel {WHEEL} from PyPI …")
     with tempfile.TemporaryDirectory(prefix="coldstream-movielens-") as scratch:
         return "pypi", _from_wheel(_archive(_download_wheel(Path(scratch)).read_bytes()))
+
+
+def _ask_publisher() -> bytes | None:
+    """The publisher's archive, or None where it has not all come in time: names that hang and slow links included."""
+    arrived: list[bytes] = []
+
+    def fetch() -> None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(PUBLISHER, timeout=PUBLISHER_SECONDS) as answer:
+            arrived.append(answer.read())
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    thread.join(PUBLISHER_SECONDS)
+    return arrived[0] if arrived else None
 
 
 def _download_wheel(folder: Path) -> Path:
@@ -126,7 +142,7 @@ def _archive(data: bytes) -> zipfile.ZipFile:
 def _from_publisher(archive: zipfile.ZipFile) -> Tables:
     films = []
     for row in _rows(archive, "ml-100k/u.item", "|", "iso-8859-1"):
-        title, year = _split_year(row[1])
+        title, year = _split_year(row[1].removesuffix(" (V)"))  # V: made for video
         genres = [name for name, flag in zip(GENRES, row[5:], strict=True) if flag == "1"]
         films.append([row[0], title, year, " ".join(genres)])
     people = [row[:4] for row in _rows(archive, "ml-100k/u.user", "|")]
@@ -136,6 +152,11 @@ def _from_publisher(archive: zipfile.ZipFile) -> Tables:
 def _from_wheel(archive: zipfile.ZipFile) -> Tables:
     stem = "recbole/dataset_example/ml-100k/ml-100k"
     films, people, ratings = (_rows(archive, f"{stem}.{part}", "\t")[1:] for part in ("item", "user", "inter"))
+    # The copy took the publisher's titles apart, two of them wrongly: "… (1995) (V)", and the nameless film 267.
+    films = [
+        [row[0], *(_split_year(row[1]) if row[2] == "V" else (row[1].replace("unkonwn", "unknown"), row[2])), row[3]]
+        for row in films
+    ]
     return films, [row[:4] for row in people], ratings
 
 
