@@ -4,7 +4,8 @@
     ├── PoisonError        this record can never be applied: its producer must mend it (it is buried as a dead letter)
     ├── RetryableError     a neighbour is away or slow: nobody must act, the batch is held and tried again
     │   ├── IndexUnavailableError    the index (Qdrant, or the disk under Edge)
-    │   └── BrokerUnavailableError   the broker did not take what was sent
+    │   ├── BrokerUnavailableError   the broker did not take what was sent
+    │   └── EncoderFailedError       the encoder fails on every text
     ├── AbandonedError     the batch in hand is no longer ours (rebalance, stop, too old): its new owner reads it again
     └── FatalError         the process must end: an operator must do what the message says
         ├── ConfigurationError       a setting is wrong
@@ -58,6 +59,10 @@ class IndexUnavailableError(RetryableError):
 
 class BrokerUnavailableError(RetryableError):
     """The broker did not take what was sent."""
+
+
+class EncoderFailedError(RetryableError):
+    """The encoder fails even on a harmless text: not a record's fault."""
 
 
 class AbandonedError(ColdstreamError):

@@ -1,0 +1,147 @@
+"""Records that passed the wire, ready to be applied; and how one that did not pass is buried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streams.errors import PoisonError
+from streams.values import Interaction, Message, Profile, Record, Source, Topic, Trigger, TriggerKind
+from streams.wire import (
+    Event,
+    Item,
+    Refresh,
+    User,
+    decode_event,
+    decode_item,
+    decode_key,
+    decode_refresh,
+    decode_user,
+    to_rfc3339,
+    to_seconds,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemInput:
+    """A record of `items`; `item` None is a tombstone."""
+
+    record: Record
+    source: Source
+    item_id: str
+    item: Item | None
+    quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EventInput:
+    """A record of `events`."""
+
+    record: Record
+    source: Source
+    user_id: str
+    event_id: str
+    interaction: Interaction
+    trigger: Trigger
+    quiet: bool
+    recommendation_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileInput:
+    """A record of `users`; `profile` None is a tombstone: erase."""
+
+    record: Record
+    source: Source
+    user_id: str
+    profile: Profile | None
+    trigger: Trigger
+    quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshInput:
+    """A record of `refreshes`."""
+
+    record: Record
+    source: Source
+    user_id: str
+    refresh: Refresh
+    trigger: Trigger
+    quiet: bool = False
+
+
+UserInput = EventInput | ProfileInput | RefreshInput
+
+
+def decode(record: Record, record_bytes: int) -> ItemInput | UserInput:
+    """One record as an input. Raises `PoisonError`; `record_bytes` is the largest record that is applied."""
+    if record.size_bytes > record_bytes:
+        raise PoisonError("size", f"{record.size_bytes} bytes are more than the {record_bytes} that are applied")
+    source = Source(record.partition, record.offset, record.time)
+    quiet = record.header("quiet") is not None
+    if record.topic is Topic.EVENTS:
+        event = decode_event(record)
+        return EventInput(
+            record, source, event.user_id, event.event_id, to_interaction(event, source),
+            Trigger(TriggerKind.EVENT, event.event_id, to_seconds(event.timestamp), record.time), quiet,
+            event.recommendation_id,
+        )  # fmt: skip
+    if record.topic is Topic.ITEMS:
+        item = None if record.value is None else decode_item(record)
+        return ItemInput(record, source, decode_key(record), item, quiet)
+    if record.topic is Topic.USERS:
+        profile = None if record.value is None else to_profile(decode_user(record))
+        user_id = decode_key(record)
+        return ProfileInput(
+            record, source, user_id, profile, Trigger(TriggerKind.USER, user_id, record.time, record.time), quiet
+        )
+    refresh = decode_refresh(record)
+    return RefreshInput(
+        record, source, refresh.user_id, refresh, Trigger(TriggerKind.ITEM, refresh.item_id, refresh.at, refresh.at)
+    )
+
+
+def to_interaction(event: Event, source: Source) -> Interaction:
+    """The event as history keeps it."""
+    session = event.session_id if event.session_id is not None else event.session
+    return Interaction(
+        at=min(to_seconds(event.timestamp), source.time),
+        partition=source.partition,
+        offset=source.offset,
+        type=event.type,
+        item_id=event.item_id,
+        value=event.value,
+        query=event.query,
+        price=event.price,
+        session=None if session is None else str(session),
+        context=event.context or {},
+    )
+
+
+def to_profile(user: User) -> Profile:
+    """The user's own words as state keeps them."""
+    return Profile(
+        profile=user.profile or "",
+        interests=user.interests or (),
+        attributes=user.attributes or {},
+        blocked_items=user.blocked_items or (),
+        blocked_categories=user.blocked_categories or (),
+    )
+
+
+def bury(record: Record, error: PoisonError, failed_at: float) -> Message:
+    """The dead letter of a record: its bytes untouched, why and where it came from in the headers."""
+    return Message(
+        Topic.DEAD_LETTERS,
+        record.key,
+        record.value,
+        (
+            *record.headers,
+            ("error", str(error)[:1000].encode("utf-8", "replace")),
+            ("reason", error.reason.encode()),
+            ("topic", record.topic.value.encode()),
+            ("partition", str(record.partition).encode()),
+            ("offset", str(record.offset).encode()),
+            ("failed_at", to_rfc3339(failed_at).encode()),
+        ),
+    )
