@@ -1,0 +1,81 @@
+# Coldstream's ways in. Every target makes the environment that it needs, once for each change of the dependencies.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo dev dev-train test test-slow check format schemas dashboards simulate chaos audit clean
+
+PYTHON ?= python3
+# The ONNX runtime: cpu or gpu.
+RUNTIME ?= cpu
+# The torch that `dev-train` installs first. Where an index has a build without CUDA for it, this saves gigabytes; on a
+# machine with a GPU: make dev-train TORCH=torch
+TORCH ?= torch==2.13.0
+SEEDS ?= 500
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+# Stamps carry the checksum of what pyproject.toml says about the package, so that a changed dependency installs anew.
+STAMP := .venv/.coldstream-$(RUNTIME)-$(shell sed '/^\[tool\.ruff\]/,$$d' pyproject.toml | cksum | cut -d' ' -f1)
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+install: $(STAMP)-install ## Make .venv with what demo and worker need; the program is .venv/bin/coldstream
+dev: $(STAMP)-dev ## … and what tests and checks need
+dev-train: $(STAMP)-train ## … and what distilling and exporting a student needs
+
+$(STAMP)-install:
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing Coldstream into .venv …" >&2
+	@$(PIP) --editable '.[$(RUNTIME),demo]'
+	@touch $@
+
+$(STAMP)-dev: $(STAMP)-install
+	@echo "installing what tests and checks need …" >&2
+	@$(PIP) --editable '.[$(RUNTIME),demo,dev]'
+	@touch $@
+
+$(STAMP)-train: $(STAMP)-dev
+	@echo "installing what distilling needs …" >&2
+	@$(PIP) '$(TORCH)'
+	@$(PIP) --editable '.[$(RUNTIME),demo,dev,train]'
+	@touch $@
+
+demo: install ## A live recommender on real data, two minutes; ARGS="DATASET --rate 300" changes it
+	@$(BIN)/coldstream demo $(ARGS)
+
+test: dev ## Unit, contract, simulation and integration tests; at most 6 minutes
+	$(BIN)/pytest tests/unit tests/contract tests/simulation tests/integration $(ARGS)
+
+test-slow: dev-train ## Export, observability, planted bugs, a short chaos
+	$(BIN)/pytest tests/slow tests/observability $(ARGS)
+
+check: dev ## Format, lint, types, floors, generated files, wheel, licences
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pip check
+	$(BIN)/pytest tests/checks $(ARGS)
+
+format: dev ## Format the code and mend what can be mended mechanically
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+dashboards: dev ## Generate grafana/ from its measures
+	$(BIN)/python -m grafana
+
+simulate: dev ## Run the service in the deterministic simulator: make simulate SEEDS=10000
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+chaos: dev-train ## Kill, cut and flood real workers on Apache Kafka; prints its seed and a verdict
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+audit: dev-train ## Known advisories about anything that is installed, where an index tells them
+	@$(PIP) 'pip-audit>=2.10'
+	$(BIN)/pip-audit --strict --skip-editable
+
+clean: ## Remove what was built, not the environment
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
