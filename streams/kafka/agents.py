@@ -1,0 +1,198 @@
+"""The consumer of the worker: Faust agents that hand raw records to the flow, and acknowledge what it has done.
+
+One agent a topic, on raw bytes: `take`, Record types and exceptions out of an agent's body each lose events (tried).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+from faust.streams import Stream
+from faust.types import EventT
+
+from streams.errors import DuplicateMemberError, FatalError
+from streams.kafka.connection import full_name
+from streams.kafka.member import Member, MemberConsumer, make_member
+from streams.ports import Intake
+from streams.settings import Settings
+from streams.values import Record, Topic
+
+log = logging.getLogger(__name__)
+
+CONSUMED: Final = (Topic.EVENTS, Topic.USERS, Topic.REFRESHES, Topic.ITEMS, Topic.SIGNALS, Topic.LESSONS)
+"""The topics that the group shares. `model` is read whole by every worker, without the group."""
+REJOINS: Final = 4
+"""Joins without a new generation within `REJOINS_SECONDS` that show a second process with our instance id."""
+REJOINS_SECONDS: Final = 30.0
+
+Position = tuple[Topic, int, int]
+
+
+class KafkaConsumer:
+    """Member of the consumer group; the port `Ownership`.
+
+    `start` returns when the member runs (partitions come later, by `intake.assigned`). Stop the flow first, then call
+    `stop`: what was acknowledged is committed, what waits stays unacknowledged. From then on, and while partitions
+    move, `interrupted` says so. `failed` ends with a `FatalError` when the member can't go on; the process must exit.
+    """
+
+    def __init__(self, settings: Settings, intake: Intake, topics: Sequence[Topic] = CONSUMED) -> None:
+        self._settings = settings
+        self._intake = intake
+        self._topics = {full_name(settings, topic): topic for topic in topics}
+        self._events: dict[Position, EventT[Any]] = {}
+        self._next: dict[tuple[Topic, int], int] = {}
+        self._joins: deque[tuple[float, int]] = deque(maxlen=REJOINS)
+        self._stopping = False
+        self._member: Member | None = None
+        self._guard: asyncio.Task[None] | None = None
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.received = 0
+        """Records handed to the flow since the start."""
+        self.acknowledged = 0
+        """Records acknowledged since the start."""
+
+    async def start(self) -> None:
+        """Connect and join. Raises `FatalError` where that can't be."""
+        member = self._member = make_member(
+            self._settings, self._topics.values(), asyncio.get_running_loop()
+        )
+        for name, topic in self._topics.items():
+            channel = member.topic(name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+            member.agent(channel, name=f"{topic}-agent")(self._agent(topic))
+        member.on_partitions_revoked.connect(self._revoked)
+        member.on_partitions_assigned.connect(self._assigned)
+        try:
+            await member.start()
+        except Exception as error:
+            raise FatalError(f"the Kafka consumer did not start: {error}") from error
+        self._guard = asyncio.create_task(self._watch(member), name="kafka-member")
+
+    async def stop(self) -> None:
+        """Commit what is acknowledged and leave. Idempotent."""
+        self._stopping = True
+        if self._guard is not None:
+            self._guard.cancel()
+            self._guard = None
+        if self._member is not None:
+            member, self._member = self._member, None
+            await member.stop()
+        self._events.clear()
+
+    def interrupted(self) -> str | None:
+        """None, or why the batch in hand must be abandoned: rebalance, stop."""
+        if self._stopping:
+            return "stop"
+        return "rebalance" if self._member is not None and self._member.rebalancing else None
+
+    def acknowledge(self, records: Sequence[Record]) -> None:
+        """These records are done, in offset order for each partition. What was revoked meanwhile is ignored."""
+        for record in records:
+            event = self._events.pop((record.topic, record.partition, record.offset), None)
+            if event is not None:
+                event.ack()
+                self._next[record.topic, record.partition] = record.offset + 1
+                self.acknowledged += 1
+
+    def lag(self) -> dict[tuple[Topic, int], int] | None:
+        """Records not acknowledged yet, of each owned partition; None while that is not known."""
+        consumer = self._consumer()
+        if consumer is None or self._member is None or self._member.rebalancing:
+            return None
+        lags: dict[tuple[Topic, int], int] = {}
+        for tp in consumer.assignment():
+            topic = self._topics[tp.topic]
+            end = cast("int | None", consumer.highwater(tp))
+            at = self._next.get((topic, tp.partition), consumer._read_offset.get(tp) or 0)
+            if end is None:
+                return None
+            lags[topic, tp.partition] = max(0, end - at)
+        return lags
+
+    def coordinator_alive(self) -> bool:
+        """Whether the task that keeps us in the group runs."""
+        consumer = self._consumer()
+        inner = consumer._thread._consumer if consumer is not None else None
+        task = getattr(getattr(inner, "_coordinator", None), "_coordination_task", None)
+        return task is not None and not task.done()
+
+    def idle_seconds(self) -> float:
+        """Seconds since the fetcher was asked last; grows while partitions move, else at most about one."""
+        consumer = self._consumer()
+        return time.monotonic() - consumer.polled_at if consumer is not None and consumer.polled_at else 0.0
+
+    def _consumer(self) -> MemberConsumer | None:
+        return cast("MemberConsumer | None", self._member._consumer) if self._member is not None else None
+
+    def _agent(self, topic: Topic) -> Any:
+        async def hand_in(stream: Stream[Any]) -> None:
+            try:
+                async for event in stream.noack().events():
+                    await self._hand_in(topic, event)
+            except Exception as error:  # an exception out of an agent's body acknowledges and loses its event
+                log.exception("handing in a record of %s failed", topic.value)
+                self._fail(FatalError(f"handing in a record of {topic.value} failed: {error!r}"))
+
+        return hand_in
+
+    async def _hand_in(self, topic: Topic, event: EventT[Any]) -> None:
+        message = event.message
+        record = Record(
+            topic=topic,
+            partition=message.partition,
+            offset=message.offset,
+            time=message.timestamp or 0.0,
+            key=message.key,
+            value=message.value,
+            headers=tuple(message.headers or ()),  # type: ignore[arg-type]
+        )
+        self._events[topic, record.partition, record.offset] = event
+        self._next.setdefault((topic, record.partition), record.offset)
+        self.received += 1
+        await self._intake.put(record)
+
+    async def _revoked(self, *arguments: Any, **_: Any) -> None:
+        _member, revoked = arguments
+        self._events.clear()
+        self._next.clear()
+        await self._intake.revoked()
+        log.info("partitions revoked: %d", len(revoked))
+
+    async def _assigned(self, *arguments: Any, **_: Any) -> None:
+        member, assigned = arguments
+        self._check_duplicate(member)
+        owned = {
+            topic.value: frozenset(tp.partition for tp in assigned if tp.topic == name)
+            for name, topic in self._topics.items()
+        }
+        await self._intake.assigned(owned)
+        log.info("partitions assigned: %s", {topic: sorted(partitions) for topic, partitions in owned.items()})
+
+    def _check_duplicate(self, member: Member) -> None:
+        """Two processes with one instance id throw each other out and re-join for ever, at the same generation."""
+        now = time.monotonic()
+        self._joins.append((now, member.consumer_generation_id))
+        first, generation = self._joins[0]
+        if (
+            self._settings.instance_id
+            and len(self._joins) == REJOINS
+            and now - first < REJOINS_SECONDS
+            and all(joined == generation for _, joined in self._joins)
+        ):
+            self._fail(DuplicateMemberError(
+                f"another process runs with COLDSTREAM_INSTANCE_ID={self._settings.instance_id!r}: stop one of the two"
+            ))
+
+    async def _watch(self, member: Member) -> None:
+        await member.wait_until_stopped()
+        reason = member.crash_reason
+        self._fail(FatalError(f"the Kafka consumer ended: {reason!r}" if reason else "the Kafka consumer ended"))
+
+    def _fail(self, error: FatalError) -> None:
+        if not self.failed.done() and not self._stopping:
+            self.failed.set_exception(error)
