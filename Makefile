@@ -1,7 +1,7 @@
 # Coldstream's ways in. Every target makes the environment that it needs, once for each change of the dependencies.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo dev dev-train test test-slow check format schemas dashboards simulate chaos audit clean
+.PHONY: help install demo dev dev-train test test-slow check format dashboards simulate chaos audit clean
 
 PYTHON ?= python3
 # The ONNX runtime: cpu or gpu.
