@@ -10,8 +10,8 @@ from packaging.requirements import Requirement
 BROUGHT = ("cpu", "gpu", "train", "demo")
 ALLOWED = re.compile(
     r"\b(MIT|MIT-CMU|BSD|BSD-[23]-Clause|0BSD|Apache|Apache-2\.0|ISC|PSF-2\.0|Python Software Foundation|MPL-2\.0|"
-    r"Mozilla Public License 2\.0|Zlib|CC0-1\.0|BSL-1\.0|CNRI-Python|Repoze Public License|Unlicense|HPND|LLVM-exception)"
-    r"(?![\w.-])",
+    r"Mozilla Public License 2\.0|Zlib|CC0-1\.0|BSL-1\.0|CNRI-Python|Repoze Public License|Unlicense|HPND|"
+    r"LLVM-exception)(?![\w.-])",
     re.IGNORECASE,
 )
 REFUSED = re.compile(r"\b(A?GPL|LGPL|SSPL|BUSL|Commons Clause|non-?commercial|proprietary)", re.IGNORECASE)
