@@ -20,11 +20,17 @@ Again = Callable[[Mapping[str, Point | None]], Awaitable[Sequence[Write]]]
 
 
 async def persist(
-    index: Index, collection: Collection, writes: Sequence[Write], again: Again, guard: Callable[[], None]
+    index: Index,
+    collection: Collection,
+    writes: Sequence[Write],
+    again: Again,
+    guard: Callable[[], None],
+    *,
+    vectors: bool = False,
 ) -> int:
     """Write until each write won or was given up by `again`; returns how many writes lost on the way.
 
-    `guard` is called before each round and may raise `AbandonedError`. Raises `IndexUnavailableError`, also when a
+    `guard` is called before each round and may raise `AbandonedError`. `vectors`: whether `again` needs them. Raises `IndexUnavailableError`, also when a
     write loses `ROUNDS` times in a row.
     """
     pending = list(writes)
@@ -36,7 +42,7 @@ async def persist(
         await index.write(collection, pending)
         if not index.shared:
             return lost_in_all
-        found = await index.read(collection, [write.point.key for write in pending])
+        found = await index.read(collection, [write.point.key for write in pending], vectors=vectors)
         lost = {
             write.point.key: point
             for write, point in zip(pending, found, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from streams.values import Strategy, TriggerKind
 
@@ -50,6 +50,20 @@ class BatchReport:
     def spend(self, stage: str, seconds: float) -> None:
         """Add seconds to a stage."""
         self.stages[stage] = self.stages.get(stage, 0.0) + seconds
+
+    def add(self, other: BatchReport) -> None:
+        """Add another report's counts and seconds."""
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(mine, Counter):
+                mine.update(theirs)
+            elif isinstance(mine, list):
+                mine.extend(theirs)
+            elif isinstance(mine, dict):
+                for stage, seconds in theirs.items():
+                    self.spend(stage, seconds)
+            else:
+                setattr(self, each.name, mine + theirs)
 
     @property
     def size(self) -> int:

@@ -1,0 +1,102 @@
+"""The worker's columns, kept like the index: loaded whole at the start, then by what this worker writes and, where others
+write too, by what they changed since the last look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from streams.flow.columns import Columns
+from streams.flow.decoded import RefreshInput
+from streams.flow.items import ItemWork, item_from_point
+from streams.flow.signals import statistics_from_point
+from streams.flow.users import UserWork
+from streams.ports import Clock, Collection, Index, Match, Page
+
+PAGE: Final = 1000
+OVERLAP_SECONDS: Final = 10.0
+"""Clocks of workers may differ by so much; what is looked up twice is put twice."""
+
+
+class Catalogue:
+    """Columns and where they come from."""
+
+    def __init__(self, index: Index, columns: Columns, clock: Clock, reload_seconds: float) -> None:
+        self.columns = columns
+        self._index = index
+        self._clock = clock
+        self._reload_seconds = reload_seconds
+        self._looked_at = 0.0
+        self._absent: dict[str, float] = {}
+        """Items that were looked up in vain, and when."""
+
+    async def load(self) -> None:
+        """Everything, page by page. Called once, before the first batch, and again after a hold of the index."""
+        self._looked_at = self._clock.now()
+        await self._load_items(None)
+        await self._load_statistics(None)
+
+    async def reload(self) -> bool:
+        """What other workers changed, if a look is due; whether there was one."""
+        now = self._clock.now()
+        if not self._index.shared or now - self._looked_at < self._reload_seconds:
+            return False
+        since = Match(at_least={"updated_ms": int((self._looked_at - OVERLAP_SECONDS) * 1000)})
+        self._looked_at = now
+        await self._load_items(since)
+        await self._load_statistics(since)
+        return True
+
+    def put(self, works: Sequence[ItemWork]) -> None:
+        """Items as this worker has just written them (or found them newer)."""
+        self.columns.put([(work.record, work.vector) for work in works])
+        for work in works:
+            self._absent.pop(work.item_id, None)
+
+    async def ensure(self, works: Sequence[UserWork]) -> None:
+        """Fetch the items that these users' histories and refreshes name and the columns lack."""
+        if not self._index.shared and not self.columns.is_partial:
+            return
+        now = self._clock.now()
+        wanted: dict[str, None] = {}
+        for work in works:
+            wanted.update((entry.item_id, None) for entry in work.state.history if entry.item_id is not None)
+            wanted.update(
+                (entry.refresh.item_id, None) for entry in work.inputs if isinstance(entry, RefreshInput)
+            )
+        missing = [
+            item_id
+            for item_id in wanted
+            if item_id not in self.columns and now - self._absent.get(item_id, 0.0) > self._reload_seconds
+        ]
+        if not missing:
+            return
+        points = await self._index.read(Collection.ITEMS, missing, vectors=True)
+        found = [(item_from_point(point), point.vector) for point in points if point is not None]
+        self.columns.put([(record, vector) for record, vector in found if record is not None])
+        self._absent.update((key, now) for key, point in zip(missing, points, strict=True) if point is None)
+        if len(self._absent) > 100 * PAGE:
+            self._absent.clear()
+
+    async def _load_items(self, match: Match | None) -> None:
+        cursor: str | None = None
+        while True:
+            page = await self._page(Collection.ITEMS, cursor, match, vectors=True)
+            pairs = [(item_from_point(point), point.vector) for point in page.points]
+            self.columns.put([(record, vector) for record, vector in pairs if record is not None])
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def _load_statistics(self, match: Match | None) -> None:
+        cursor: str | None = None
+        while True:
+            page = await self._page(Collection.STATISTICS, cursor, match, vectors=False)
+            found = [statistics_from_point(point) for point in page.points]
+            self.columns.absorb([statistics for statistics in found if statistics is not None])
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def _page(self, collection: Collection, cursor: str | None, match: Match | None, *, vectors: bool) -> Page:
+        return await self._index.scan(collection, cursor=cursor, limit=PAGE, match=match, vectors=vectors)

@@ -1,0 +1,100 @@
+"""The reverse fan-out: whom an item concerns, and how many of them may be refreshed.
+
+A new item is shown to the users whose taste it matches without a click of theirs; a withdrawn one leaves the last lists
+that hold it. Best effort within a budget: the item itself is durable before, and what is over budget is counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from streams.flow.columns import Columns
+from streams.ports import Clock, Collection, Hit, Index, Match, Query
+from streams.values import ItemRecord, Message, Topic
+from streams.wire import JSON, Refresh
+
+WAITING_MOST: Final = 10_000
+"""Refreshes for withdrawn items that may wait for the budget."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """A token bucket: `per_second` refreshes, at most one second's worth saved up."""
+
+    per_second: float
+    clock: Clock
+    _tokens: float = 0.0
+    _at: float | None = None
+
+    def spend(self, wanted: int) -> int:
+        """How many of `wanted` may be sent now."""
+        now = self.clock.monotonic()
+        if self._at is None:
+            self._tokens = self.per_second
+        else:
+            self._tokens = min(self.per_second, self._tokens + (now - self._at) * self.per_second)
+        self._at = now
+        granted = min(wanted, int(self._tokens))
+        self._tokens -= granted
+        return granted
+
+
+class FanOut:
+    """Plans refreshes; sending them is the batch's."""
+
+    def __init__(self, index: Index, columns: Columns, budget: Budget, users_most: int) -> None:
+        self._index = index
+        self._columns = columns
+        self._budget = budget
+        self._users_most = users_most
+        self._waiting: deque[Message] = deque()
+
+    async def arrived(self, records: Sequence[ItemRecord], now: float) -> tuple[list[Message], int]:
+        """Refreshes of the users whose list each new item would enter, best match first; and how many were dropped."""
+        fit = [record for record in records if record.recommendable(now) and record.item_id in self._columns]
+        if not fit or not self._users_most:
+            return [], 0
+        queries = [
+            Query(self._users_most, vector=self._columns.centred(record.item_id), match=Match(equals={"marker": False}))
+            for record in fit
+        ]
+        found = await self._index.search(Collection.USERS, queries)
+        wanted = [
+            _refresh(hit, record.item_id, "arrived", record.source.time if record.source else now)
+            for record, hits in zip(fit, found, strict=True)
+            for hit in hits
+            if hit.score > _floor(hit)
+        ]
+        granted = self._budget.spend(len(wanted))
+        return wanted[:granted], len(wanted) - granted
+
+    async def withdrawn(self, item_ids: Sequence[str], now: float) -> tuple[list[Message], int]:
+        """Refreshes of the users whose last list holds one of these items; what is over budget waits for `due`.
+
+        Returns messages and how many refreshes were dropped (more than `WAITING_MOST` waited).
+        """
+        wanted: list[Message] = []
+        for item_id in item_ids:
+            hits = await self._index.find(Collection.USERS, Match(equals={"list_ids": item_id}), WAITING_MOST)
+            wanted += [_refresh(hit, item_id, "withdrawn", now) for hit in hits]
+        dropped = max(0, len(self._waiting) + len(wanted) - WAITING_MOST)
+        self._waiting += wanted[: len(wanted) - dropped]
+        return self.due(), dropped
+
+    def due(self) -> list[Message]:
+        """The refreshes that waited for the budget and may go now."""
+        return [self._waiting.popleft() for _ in range(self._budget.spend(len(self._waiting)))]
+
+
+def _floor(hit: Hit) -> float:
+    floor = hit.fields.get("floor", 0.0)
+    return floor if isinstance(floor, float | int) else 0.0
+
+
+def _refresh(hit: Hit, item_id: str, kind: str, at: float) -> Message:
+    home = hit.fields.get("home")
+    value = JSON.encode(Refresh(hit.key, item_id, at, kind))
+    return Message(Topic.REFRESHES, hit.key.encode(), value, partition=home if isinstance(home, int) else None)

@@ -1,0 +1,100 @@
+"""From users with their new state to lists on the topic: texts, ranking, the wire's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from streams.decide.policy import Policy
+from streams.decide.ranker import Model
+from streams.decide.recommend import Request, floor_of, recommend
+from streams.decide.taste import taste_vector, texts_of
+from streams.flow.columns import Columns
+from streams.flow.users import UserWork
+from streams.values import Message, Ranking, Topic, Trigger, UserState, Vector
+from streams.wire import (
+    JSON,
+    Recommendation,
+    RecommendationReason,
+    RecommendationTrigger,
+    RecommendedItem,
+    to_rfc3339,
+)
+
+
+def wanted_texts(works: Sequence[UserWork]) -> list[str]:
+    """The users' texts that need vectors for this batch."""
+    return [text for work in works if not work.state.is_marker for text in texts_of(work.state)]
+
+
+def rank_works(
+    works: Sequence[UserWork],
+    texts: Mapping[str, Vector],
+    columns: Columns,
+    model: Model,
+    policy: Policy,
+    now: float,
+    seeds: Sequence[int],
+) -> None:
+    """Give each work its taste, and its ranking where it wants a list. One seed a work."""
+    for work in works:
+        work.ranking = None
+        work.taste = None if work.state.is_marker else taste_vector(columns, work.state, texts, policy, now)
+    wanting = [(work, seed) for work, seed in zip(works, seeds, strict=True) if work.wants_list]
+    requests = [
+        Request(state=work.state, now=now, limit=policy.list_size, texts=texts, seed=seed) for work, seed in wanting
+    ]
+    rankings = recommend(columns, requests, model, policy) if requests else []
+    for (work, _), ranking in zip(wanting, rankings, strict=True):
+        work.ranking = ranking
+        work.floor = floor_of(columns, work.taste, ranking)
+
+
+def to_recommendation(
+    ranking: Ranking,
+    state: UserState,
+    triggers: Sequence[Trigger],
+    *,
+    recommendation_id: str,
+    generated_at: float,
+    encoder: str,
+) -> Recommendation:
+    """The topic's value: the latest trigger is named as such, the others as conflated."""
+    latest = triggers[-1]
+    others = dict.fromkeys(trigger.id for trigger in triggers if trigger.id != latest.id)
+    return Recommendation(
+        recommendation_id=recommendation_id,
+        user_id=state.user_id,
+        version=state.version,
+        generated_at=to_rfc3339(generated_at),
+        trigger=RecommendationTrigger(latest.kind, latest.id, to_rfc3339(latest.at)),
+        conflated=tuple(others),
+        strategy=ranking.strategy,
+        encoder=encoder,
+        ranker=ranking.ranker,
+        items=tuple(
+            RecommendedItem(
+                item_id=item.item_id,
+                rank=rank,
+                score=item.score,
+                parts=dict(item.parts),
+                reason=RecommendationReason(item.reason.kind, item.reason.text, item.reason.item_id),
+            )
+            for rank, item in enumerate(ranking.items, start=1)
+        ),
+        arm=ranking.arm,
+    )
+
+
+def list_message(value: Recommendation) -> Message:
+    """A list as a message: keyed by the user, the version in a header too."""
+    return Message(
+        Topic.RECOMMENDATIONS,
+        value.user_id.encode(),
+        JSON.encode(value),
+        (("version", str(value.version).encode()),),
+    )
+
+
+def tombstone_message(state: UserState) -> Message:
+    """The null that tells subscribers of an erasure, with its version in the header."""
+    return Message(Topic.RECOMMENDATIONS, state.user_id.encode(), None, (("version", str(state.version).encode()),))

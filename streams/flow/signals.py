@@ -1,0 +1,191 @@
+"""What events say about items, for all users: sent by the user's owner, folded by the item's owner (DELIVERY section 4).
+
+One message to each `signals` partition concerned, for each source partition of a batch. What comes from one source
+partition comes in order and without gaps (the producer is idempotent), so that a point that keeps the last offset of each
+source partition drops every repetition.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import msgspec
+
+from streams.decide.statistics import ItemStatistics, Signal, fold
+from streams.errors import PoisonError
+from streams.flow.persist import persist
+from streams.flow.users import SourcedSignals
+from streams.ports import Clock, Collection, Index, Point, Randomness, Write
+from streams.values import Message, Record, Topic
+
+
+class SignalBatch(msgspec.Struct, frozen=True, array_like=True):
+    """Value of the topic `signals`: what the records of one source partition say, in order of offset."""
+
+    source: int
+    """Partition of `events`."""
+    entries: tuple[tuple[int, tuple[Signal, ...]], ...]
+    """(source offset, signals)."""
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(SignalBatch)
+_POINT = msgspec.json.Decoder(ItemStatistics)
+
+
+def partition_of(item_id: str, partitions: int) -> int:
+    """The `signals` partition that owns an item's statistics: CRC32 of its id; sent explicitly, never by key."""
+    return crc32(item_id.encode()) % partitions
+
+
+def signal_messages(sourced: Sequence[SourcedSignals], partitions: int) -> list[Message]:
+    """The messages of a batch: one for each (source partition, signals partition)."""
+    grouped: dict[tuple[int, int], dict[int, list[Signal]]] = {}
+    for entry in sorted(sourced, key=lambda one: (one.partition, one.offset)):
+        for signal in entry.signals:
+            group = grouped.setdefault((entry.partition, partition_of(signal.item_id, partitions)), {})
+            group.setdefault(entry.offset, []).append(signal)
+    return [
+        Message(
+            Topic.SIGNALS,
+            str(source).encode(),
+            _ENCODER.encode(SignalBatch(source, tuple((offset, tuple(some)) for offset, some in offsets.items()))),
+            partition=partition,
+        )
+        for (source, partition), offsets in grouped.items()
+    ]
+
+
+def decode_signals(record: Record) -> SignalBatch:
+    """The value of a record of `signals`. Raises `PoisonError`."""
+    try:
+        return _DECODER.decode(record.value or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise PoisonError("schema", f"not a batch of signals: {error}") from error
+
+
+@dataclass(slots=True)
+class _Held:
+    """A point in memory: what it says now, the version that the index has (None: absent), what it waits to write."""
+
+    statistics: ItemStatistics
+    version: int | None
+    pending: list[tuple[int, int, Sequence[Signal]]]
+
+    def fold(self, source: int, offset: int, signals: Sequence[Signal]) -> bool:
+        """Whether the record was news to the point."""
+        name = str(source)
+        if offset <= self.statistics.applied.get(name, -1):
+            return False
+        fold(self.statistics, self.statistics.item_id, name, offset, signals)
+        return True
+
+
+class StatisticsOwner:
+    """Folds signals in memory and flushes changed points; a record is done only after the flush that holds it."""
+
+    def __init__(self, index: Index, clock: Clock, randomness: Randomness, capacity: int = 200_000) -> None:
+        self._index = index
+        self._clock = clock
+        self._randomness = randomness
+        self._capacity = capacity
+        self._points: OrderedDict[str, _Held] = OrderedDict()
+        self._dirty: dict[str, None] = {}
+        self._records: list[Record] = []
+        self._unsure = False
+        """Whether a flush failed half way: then nobody knows which writes took effect."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything waits for a flush."""
+        return bool(self._records)
+
+    async def take(self, batches: Sequence[tuple[Record, SignalBatch]]) -> list[ItemStatistics]:
+        """Fold records; returns the points that changed (for this worker's columns). Nothing is written yet."""
+        await self._load({signal.item_id for _, batch in batches for _, some in batch.entries for signal in some})
+        changed: dict[str, ItemStatistics] = {}
+        for record, batch in batches:
+            for offset, signals in batch.entries:
+                for item_id, some in _by_item(signals).items():
+                    held = self._points[item_id]
+                    if held.fold(batch.source, offset, some):
+                        held.pending.append((batch.source, offset, some))
+                        self._dirty[item_id] = None
+                        changed[item_id] = held.statistics
+            self._records.append(record)
+        return list(changed.values())
+
+    async def flush(self, guard: Callable[[], None]) -> list[Record]:
+        """Write what changed; returns the records that are done, in the order in which they were taken."""
+
+        async def again(lost: Mapping[str, Point | None]) -> Sequence[Write]:
+            return [write for item_id, point in lost.items() if (write := self._refold(item_id, point)) is not None]
+
+        dirty = list(self._dirty)
+        if self._unsure:
+            found = await self._index.read(Collection.STATISTICS, dirty)
+            writes = await again(dict(zip(dirty, found, strict=True)))
+        else:
+            writes = [self._to_write(item_id) for item_id in dirty]
+        self._unsure = True
+        await persist(self._index, Collection.STATISTICS, writes, again, guard)
+        self._unsure = False
+        for item_id in dirty:
+            self._points[item_id].pending.clear()
+        self._dirty.clear()
+        done, self._records = self._records, []
+        while len(self._points) > self._capacity:
+            self._points.popitem(last=False)
+        return done
+
+    def drop(self) -> None:
+        """Forget everything unflushed: the next owner reads it again."""
+        self._points.clear()
+        self._dirty.clear()
+        self._records.clear()
+        self._unsure = False
+
+    async def _load(self, item_ids: set[str]) -> None:
+        missing = sorted(item_ids - self._points.keys())
+        if missing:
+            for item_id, point in zip(missing, await self._index.read(Collection.STATISTICS, missing), strict=True):
+                self._points[item_id] = _held(item_id, point)
+        for item_id in item_ids:
+            self._points.move_to_end(item_id)
+
+    def _refold(self, item_id: str, point: Point | None) -> Write | None:
+        """Fold what waits into what was found; None where all of it is there already."""
+        pending = self._points[item_id].pending
+        held = self._points[item_id] = _held(item_id, point)
+        held.pending = pending
+        news = [held.fold(source, offset, signals) for source, offset, signals in pending]
+        return self._to_write(item_id) if any(news) else None
+
+    def _to_write(self, item_id: str) -> Write:
+        held = self._points[item_id]
+        expected, held.version = held.version, (held.version or 0) + 1
+        held.statistics.version, held.statistics.write_id = held.version, self._randomness.token()
+        fields = {"version": held.version, "updated_ms": int(self._clock.now() * 1000)}
+        body = _ENCODER.encode(held.statistics).decode()
+        return Write(Point(item_id, held.version, held.statistics.write_id, body, fields), expected)
+
+
+def _held(item_id: str, point: Point | None) -> _Held:
+    if point is None:
+        return _Held(ItemStatistics(item_id), None, [])
+    return _Held(_POINT.decode(point.body), point.version, [])
+
+
+def statistics_from_point(point: Point | None) -> ItemStatistics | None:
+    """The statistics in a point."""
+    return None if point is None else _POINT.decode(point.body)
+
+
+def _by_item(signals: Sequence[Signal]) -> dict[str, list[Signal]]:
+    grouped: dict[str, list[Signal]] = {}
+    for signal in signals:
+        grouped.setdefault(signal.item_id, []).append(signal)
+    return grouped
