@@ -229,7 +229,10 @@ class Intake(Protocol):
     """What the broker's side needs of the flow: where it hands records in. Implemented by `flow.worker.Worker`."""
 
     async def put(self, record: Record) -> None:
-        """Hand in one record, in offset order for each partition; waits while that topic's buffer is full."""
+        """Hand in one record, in offset order for each partition; waits while that topic's buffer is full.
+
+        A record that waits when `revoked` is called is dropped: its partition is read again from what is acknowledged.
+        """
 
     async def revoked(self) -> None:
         """Partitions are being taken away: empties the buffer, waits at most 3 s for the batch in hand, drops caches."""

@@ -27,16 +27,23 @@ class Buffer:
         self._bytes = bytes_
         self._queues: dict[Topic, deque[Record]] = {topic: deque() for topic in (*FIRST, *SHARED, *APART)}
         self._sizes: dict[Topic, int] = dict.fromkeys(self._queues, 0)
+        self._clearings = 0
         self._room = asyncio.Event()
         self._filled = asyncio.Event()
         self._room.set()
 
     async def put(self, record: Record) -> None:
-        """Append; waits while the topic is full. A single record larger than the limit passes when the queue is empty."""
-        topic = record.topic
+        """Append; waits while the topic is full. A single record larger than the limit passes when the queue is empty.
+
+        A record that waits while the buffer is cleared is dropped with the others: appended behind the clearing it would
+        stand before the records that are read again, and they would pass for redeliveries.
+        """
+        topic, clearings = record.topic, self._clearings
         while self._is_full(topic, record.size_bytes):
             self._room.clear()
             await self._room.wait()
+            if clearings != self._clearings:
+                return
         self._queues[topic].append(record)
         self._sizes[topic] += record.size_bytes
         self._filled.set()
@@ -81,6 +88,7 @@ class Buffer:
         for topic, queue in self._queues.items():
             queue.clear()
             self._sizes[topic] = 0
+        self._clearings += 1
         self._filled.clear()
         self._room.set()
 
