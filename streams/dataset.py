@@ -70,7 +70,8 @@ class Dataset:
         number = 0
         try:
             with opened(path, "rb") as file:
-                for number, raw in enumerate(file, start=1):
+                for raw in file:
+                    number += 1
                     if raw.strip():
                         yield {key: value for key, value in decode(raw).items() if value is not None}
         except msgspec.DecodeError as error:

@@ -13,7 +13,14 @@ from enum import StrEnum
 from importlib.metadata import version
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -21,6 +28,8 @@ from prometheus_client.process_collector import ProcessCollector
 from streams.errors import REASONS
 from streams.flow.report import BatchReport
 from streams.values import Strategy, Topic, TriggerKind
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter and histogram, which nothing here asks for
 
 
 class Kind(StrEnum):
@@ -86,9 +95,10 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure("coldstream_records_total", Kind.COUNTER, "Records taken into batches", {"topic": _TOPICS}),
     Measure("coldstream_outcomes_total", Kind.COUNTER, "What records came to: new, redelivery, duplicate, …",
             {"topic": _TOPICS, "outcome": "a dozen words of the flow"}),
-    Measure("coldstream_after_erasure_total", Kind.COUNTER, "Records dropped since their user had been erased after them",
+    Measure("coldstream_after_erasure_total", Kind.COUNTER, "Records dropped since their user was erased after them",
             {"topic": _TOPICS}),
-    Measure("coldstream_dead_letters_total", Kind.COUNTER, "Records refused and buried, by reason", {"reason": REASONS}),
+    Measure("coldstream_dead_letters_total", Kind.COUNTER, "Records refused and buried",
+            {"reason": REASONS}),
     Measure("coldstream_recommendations_total", Kind.COUNTER, "Lists delivered, repeated ones included",
             {"trigger": _values(TriggerKind), "strategy": _values(Strategy), "arm": _ARMS}),
     Measure("coldstream_tombstones_total", Kind.COUNTER, "Tombstones sent for erased users"),

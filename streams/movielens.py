@@ -136,7 +136,7 @@ def _archive(data: bytes) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(io.BytesIO(data))
     except zipfile.BadZipFile as error:
-        raise ColdstreamError("what was sent as MovieLens 100K is no zip file: a proxy may have answered instead") from error
+        raise ColdstreamError("what came as MovieLens 100K is no zip file: a proxy may have answered") from error
 
 
 def _from_publisher(archive: zipfile.ZipFile) -> Tables:
@@ -175,8 +175,9 @@ def _write_lines(path: Path, values: Iterable[dict[str, Any]]) -> int:
     partial = path.with_suffix(".partial")
     count = 0
     with partial.open("wb") as file:
-        for count, value in enumerate(values, start=1):
+        for value in values:
             file.write(msgspec.json.encode(value) + b"\n")
+            count += 1
     os.replace(partial, path)
     return count
 

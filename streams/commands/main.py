@@ -43,11 +43,11 @@ INTERRUPTED: Final = 130
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports `streams.commands.<name>` when one is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
         """Names in the order of `COMMANDS`."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The click object `command` of the command's module; None for a name that is no command."""
         if cmd_name not in COMMANDS:
             return None
@@ -55,15 +55,15 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list of commands, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+def _print_version(ctx: click.Context, _param: click.Parameter, value: object) -> None:
     if value and not ctx.resilient_parsing:
-        from importlib.metadata import version  # noqa: PLC0415  (scans metadata: only when it is asked for)
+        from importlib.metadata import version
 
         click.echo(f"coldstream {version('coldstream')}")
         ctx.exit()
@@ -74,7 +74,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print the version."
 )
 def group() -> None:
-    """Turn streams of items, users and events on Kafka into a stream of fresh recommendations.
+    r"""Turn streams of items, users and events on Kafka into a stream of fresh recommendations.
 
     \b
     Try it now:          coldstream demo
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911  (one for each way to end)
     """Run the program; returns the exit status. What a command raises becomes one line on stderr."""
     try:
         result: Any = group.main(args=arguments, prog_name="coldstream", standalone_mode=False)
@@ -117,8 +117,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("COLDSTREAM_LOG_LEVEL") == "DEBUG":
             raise
-        name = type(error).__name__
-        return _fail(f"a defect of Coldstream, please report it ({name}: {error}); COLDSTREAM_LOG_LEVEL=DEBUG shows where", 1)
+        what = f"{type(error).__name__}: {error}"
+        return _fail(f"a defect, please report it ({what}); COLDSTREAM_LOG_LEVEL=DEBUG shows where", 1)
     return result if isinstance(result, int) else 0
 
 

@@ -22,9 +22,7 @@ def clean(text: str) -> str:
     """The text on one line without anything that a terminal would obey: such characters become spaces, runs shrink."""
     if text.isascii() and text.isprintable():
         return " ".join(text.split())
-    return " ".join(
-        "".join(c if c in KEPT or unicodedata.category(c) not in HIDDEN else " " for c in text).split()
-    )
+    return " ".join("".join(c if c in KEPT or unicodedata.category(c) not in HIDDEN else " " for c in text).split())
 
 
 def shorten(text: str, width: int) -> str:
