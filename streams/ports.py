@@ -217,8 +217,8 @@ class Ownership(Protocol):
     def acknowledge(self, records: Sequence[Record]) -> None:
         """These records are done; called in offset order for each partition, each record once."""
 
-    def lag(self, topic: Topic) -> int | None:
-        """Records of our partitions of this topic that were not handed in yet; None while unknown."""
+    def lag(self) -> Mapping[tuple[Topic, int], int] | None:
+        """Records not acknowledged yet, of each (topic, partition) owned; None while that is not known."""
 
 
 Offload = Callable[[Callable[[], T]], Awaitable[T]]

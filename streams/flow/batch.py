@@ -315,7 +315,9 @@ class Pipeline:
     def _observe(self, works: Sequence[UserWork], delivered_at: float, report: BatchReport) -> None:
         for work in works:
             if work.state.is_marker:
-                report.tombstones += int(work.emits_tombstone)
+                if work.emits_tombstone:
+                    report.tombstones += 1
+                    report.erased.append(work.user_id)
             elif work.sends_list and work.ranking is not None:
                 seconds = tuple(delivered_at - trigger.record_time for trigger in work.fresh)
                 report.emissions.append(

@@ -31,6 +31,8 @@ class BatchReport:
     """By reason."""
     emissions: list[Emission] = field(default_factory=list)
     tombstones: int = 0
+    erased: list[str] = field(default_factory=list)
+    """Users whose tombstone was sent."""
     conflated: int = 0
     """Triggers that shared another trigger's list."""
     embedded_texts: int = 0

@@ -118,6 +118,10 @@ class StatisticsOwner:
             self._records.append(record)
         return list(changed.values())
 
+    def pass_over(self, records: Sequence[Record]) -> None:
+        """Records that say nothing (dead letters): done after the flush of what came before them."""
+        self._records += records
+
     async def flush(self, guard: Callable[[], None]) -> list[Record]:
         """Write what changed; returns the records that are done, in the order in which they were taken."""
 
