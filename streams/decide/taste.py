@@ -1,0 +1,148 @@
+"""What a user's state says to ranking: weighted rows of history, wishes, profile; and the one taste vector for the index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.decide.policy import Policy
+from streams.decide.ragged import Rows
+from streams.decide.table import Table
+from streams.values import EventType, Interaction, UserState, Vector
+
+HISTORY: int = 20
+"""Interactions that features look at."""
+WISHES: int = 3
+"""Searches that still count."""
+_SHORT_HALF_LIFE = 3.0
+_LOUDEST = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One list to make. `texts`: vectors of what `texts_of` names (missing ones are done without)."""
+
+    state: UserState
+    now: float
+    limit: int = 10
+    texts: Mapping[str, Vector] = field(default_factory=dict)
+    query: str | None = None
+    exclude: frozenset[str] | set[str] = frozenset()
+    category: str | None = None
+    seed: int = 0
+    among: NDArray[np.bool_] | None = None
+    """Where given, only these rows of the table are ranked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taste:
+    """A request as ranking reads it. Arrays have one entry for each of the last interactions whose item is held."""
+
+    request: Request
+    interactions: tuple[Interaction, ...]
+    """Newest first."""
+    rows: Rows
+    weight: NDArray[np.float32]
+    """Forgotten by position and time, as loud as the event's type: sums to 1."""
+    brief: NDArray[np.float32]
+    """Forgotten within three events; sums to 1."""
+    liking: NDArray[np.float32]
+    """From −1 (refused) to 1."""
+    profile: str
+    wishes: tuple[str, ...]
+    """Newest first; the request's own query before the searches of the history."""
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether no interaction with a known item says anything."""
+        return len(self.rows) == 0
+
+
+def texts_of(state: UserState, query: str | None = None) -> list[str]:
+    """The texts of a user that need vectors: the profile's, and the searches that still count."""
+    texts = [state.profile.text] if state.profile is not None and state.profile.text else []
+    return list(dict.fromkeys([*texts, *_wishes(state, query)]))
+
+
+def taste_of(table: Table, request: Request, policy: Policy) -> Taste:
+    """The taste of a request."""
+    state = request.state
+    known: list[tuple[Interaction, int]] = []
+    for interaction in reversed(state.history):
+        row = table.rows.get(interaction.item_id) if interaction.item_id is not None else None
+        if row is not None:
+            known.append((interaction, row))
+            if len(known) == HISTORY:
+                break
+    interactions = tuple(interaction for interaction, _ in known)
+    places = np.arange(len(known))
+    loud = np.array([abs(policy.event_weights.get(one.type.value, 0.0)) for one in interactions])
+    age = np.array([max(request.now - one.at, 0.0) for one in interactions])
+    weight = np.maximum(loud, 0.01) * np.exp2(-places / policy.half_life_events)
+    if len(age):
+        weight = weight * np.exp2(-np.minimum((age - age.min()) / policy.half_life_seconds, 10.0) * 0.5)
+    brief = np.maximum(loud, 0.01) * np.exp2(-places / _SHORT_HALF_LIFE)
+    return Taste(
+        request=request,
+        interactions=interactions,
+        rows=np.array([row for _, row in known], np.int64),
+        weight=_share(weight),
+        brief=_share(brief),
+        liking=likings(state.history, interactions, policy),
+        profile=state.profile.text if state.profile is not None else "",
+        wishes=tuple(_wishes(state, request.query)),
+    )
+
+
+def likings(
+    history: Sequence[Interaction], interactions: Sequence[Interaction], policy: Policy
+) -> NDArray[np.float32]:
+    """How much each interaction speaks for its item, −1 … 1: the type's weight; of a rating relative to the user's mean.
+
+    The mean is drawn towards `liked_from` by two ratings, so that one rating alone says something.
+    """
+    ratings = [one.value for one in history if one.type is EventType.RATING and one.value is not None]
+    mean = (sum(ratings) + 2 * policy.liked_from) / (len(ratings) + 2)
+    signed = []
+    for one in interactions:
+        weight = policy.event_weights.get(one.type.value, 0.0)
+        if one.type is EventType.RATING and one.value is not None:
+            weight *= float(np.clip(0.5 + (one.value - mean) / 2.0, -1.0, 1.0))
+        signed.append(np.clip(weight, -_LOUDEST, _LOUDEST))
+    return np.array(signed, np.float32)
+
+
+def taste_vector(
+    columns: Table, state: UserState, texts: Mapping[str, Vector], policy: Policy, now: float
+) -> Vector | None:
+    """The user as one unit vector of the encoder's space, for finding the users whom a new item fits.
+
+    The liking-weighted mean of what they met, with profile and wishes; None where nothing is known of them.
+    """
+    taste = taste_of(columns, Request(state, now, texts=texts), policy)
+    vector = np.zeros(columns.dimension, np.float32)
+    if not taste.is_cold:
+        vector += (taste.weight * taste.liking) @ (columns.vectors[taste.rows].astype(np.float32) - columns.mean)
+    for text, share in ((taste.profile, 0.5), *((wish, 1.0) for wish in taste.wishes[:1])):
+        if text in texts:
+            vector += share * (texts[text] - columns.mean)
+    norm = float(np.linalg.norm(vector))
+    return vector / norm if norm > 1e-6 else None
+
+
+def _wishes(state: UserState, query: str | None) -> list[str]:
+    searches = (one.query for one in reversed(state.history) if one.type is EventType.SEARCH and one.query)
+    asked = [query] if query else []
+    for search in searches:
+        if len(asked) == WISHES:
+            break
+        if search not in asked:
+            asked.append(search)
+    return asked
+
+
+def _share(weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    return (weights / max(float(weights.sum()), 1e-9)).astype(np.float32)
