@@ -69,22 +69,25 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: object) -
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+EXAMPLES: Final = """\b
+Try it now:          coldstream demo
+With your own data:  coldstream broker &
+                     coldstream topics create && coldstream worker &
+                     coldstream publish items catalogue.jsonl
+                     coldstream watch
+
+Settings are environment variables COLDSTREAM_…: see `coldstream settings`.
+"""
+
+
+@click.group(
+    cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print the version."
 )
 def group() -> None:
-    r"""Turn streams of items, users and events on Kafka into a stream of fresh recommendations.
-
-    \b
-    Try it now:          coldstream demo
-    With your own data:  coldstream broker &
-                         coldstream topics create && coldstream worker &
-                         coldstream publish items catalogue.jsonl
-                         coldstream watch
-
-    Settings are environment variables COLDSTREAM_…: see `coldstream settings`.
-    """
+    """Turn streams of items, users and events on Kafka into a stream of fresh recommendations."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
