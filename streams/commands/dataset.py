@@ -8,7 +8,6 @@ import click
 
 from streams.commands.output import note, write_json
 
-
 EXAMPLE = "Example:  coldstream dataset movielens-100k var/movielens-100k"
 
 

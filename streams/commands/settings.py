@@ -6,7 +6,6 @@ import click
 
 from streams.commands.output import write_json
 
-
 EXAMPLE = """\b
 Example:  coldstream settings
           coldstream settings --json | jq '.[] | select(.value != .default)'
