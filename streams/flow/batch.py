@@ -32,8 +32,11 @@ from streams.flow.texts import TextVectors
 from streams.flow.users import Users, UserWork, from_point, mark_refreshes, to_point
 from streams.ports import Clock, Collection, Index, Ownership, Point, Publisher, Randomness, Write
 from streams.values import Message, Record, Topic
+from streams.wire import Recommendation
 
 
+OnList = Callable[[Recommendation, float | None], None]
+"""Told of each list that was delivered, and how many seconds after the record that it answers (None: a repeated one)."""
 REBALANCE: Final = "rebalance"
 
 
@@ -72,6 +75,7 @@ class Pipeline:
     def __init__(
         self, world: World, texts: TextVectors, catalogue: Catalogue, users: Users, learning: Learning,
         fan_out: FanOut, policy: Policy, limits: Limits, waiting_items: Callable[[], float],
+        on_list: OnList = lambda _list, _seconds: None,
     ) -> None:  # fmt: skip
         self._world = world
         self._texts = texts
@@ -82,6 +86,7 @@ class Pipeline:
         self._policy = policy
         self._limits = limits
         self._waiting_items = waiting_items
+        self._on_list = on_list
         self._items = Items(world.index, texts.encoder, world.clock, world.randomness)
 
     async def process(self, records: Sequence[Record]) -> BatchReport:
@@ -278,16 +283,15 @@ class Pipeline:
             return tombstone_message(work.state) if work.emits_tombstone else None
         if not work.sends_list or work.ranking is None:
             return None
-        return list_message(
-            to_recommendation(
-                work.ranking,
-                work.state,
-                work.triggers,
-                recommendation_id=self._world.randomness.token(),
-                generated_at=now,
-                encoder=self._texts.encoder.name,
-            )
+        work.sent = to_recommendation(
+            work.ranking,
+            work.state,
+            work.triggers,
+            recommendation_id=self._world.randomness.token(),
+            generated_at=now,
+            encoder=self._texts.encoder.name,
         )
+        return list_message(work.sent)
 
     async def _repair(self, works: Sequence[UserWork]) -> None:
         """Where others may write: a greater version that stands by now has its list (or tombstone) sent once more.
@@ -318,11 +322,12 @@ class Pipeline:
                 if work.emits_tombstone:
                     report.tombstones += 1
                     report.erased.append(work.user_id)
-            elif work.sends_list and work.ranking is not None:
+            elif work.sent is not None:
                 seconds = tuple(delivered_at - trigger.record_time for trigger in work.fresh)
                 report.emissions.append(
-                    Emission(work.triggers[-1].kind, work.ranking.strategy, seconds, work.ranking.arm)
+                    Emission(work.triggers[-1].kind, work.sent.strategy, seconds, work.sent.arm)
                 )
+                self._on_list(work.sent, seconds[-1] if seconds else None)
                 report.conflated += len(work.triggers) - 1
 
     def _count(self, items: Sequence[ItemWork], users: Sequence[UserWork], report: BatchReport) -> None:

@@ -6,22 +6,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from streams.flow.columns import Columns
+import numpy as np
+
+from streams.decide.table import Table
 from streams.flow.decoded import RefreshInput
 from streams.flow.items import ItemWork, item_from_point
 from streams.flow.signals import statistics_from_point
 from streams.flow.users import UserWork
 from streams.ports import Clock, Collection, Index, Match, Page
+from streams.values import ItemRecord, Vector
 
 PAGE: Final = 1000
 OVERLAP_SECONDS: Final = 10.0
 """Clocks of workers may differ by so much; what is looked up twice is put twice."""
+SMALLEST_NORM: Final = 1e-6
 
 
 class Catalogue:
     """Columns and where they come from."""
 
-    def __init__(self, index: Index, columns: Columns, clock: Clock, reload_seconds: float) -> None:
+    def __init__(self, index: Index, columns: Table, clock: Clock, reload_seconds: float) -> None:
         self.columns = columns
         self._index = index
         self._clock = clock
@@ -29,6 +33,30 @@ class Catalogue:
         self._looked_at = 0.0
         self._absent: dict[str, float] = {}
         """Items that were looked up in vain, and when."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the catalogue may be larger than the columns."""
+        return len(self.columns) >= self.columns.capacity
+
+    def centred(self, item_id: str) -> Vector | None:
+        """An item's vector less the catalogue's mean, renormalised: by it, a new item looks for the users it fits."""
+        vector = self.columns.vector(item_id)
+        if vector is None:
+            return None
+        centred = vector - self.columns.mean
+        norm = float(np.linalg.norm(centred))
+        return None if norm < SMALLEST_NORM else centred / norm
+
+    def turned(self, since: float, now: float) -> tuple[list[ItemRecord], list[ItemRecord]]:
+        """Items that became recommendable by time alone after `since`, and those that ceased to be, up to `now`."""
+        columns = self.columns
+        opened = np.flatnonzero((columns.opens > since) & (columns.opens <= now) & columns.live)
+        closed = np.flatnonzero((columns.closes > since) & (columns.closes <= now) & columns.live)
+        return (
+            [record for row in opened.tolist() if (record := columns.records[row]) is not None],
+            [record for row in closed.tolist() if (record := columns.records[row]) is not None],
+        )
 
     async def load(self) -> None:
         """Everything, page by page. Called once, before the first batch, and again after a hold of the index."""
@@ -49,13 +77,13 @@ class Catalogue:
 
     def put(self, works: Sequence[ItemWork]) -> None:
         """Items as this worker has just written them (or found them newer)."""
-        self.columns.put([(work.record, work.vector) for work in works])
+        self._put([(work.record, work.vector) for work in works])
         for work in works:
             self._absent.pop(work.item_id, None)
 
     async def ensure(self, works: Sequence[UserWork]) -> None:
         """Fetch the items that these users' histories and refreshes name and the columns lack."""
-        if not self._index.shared and not self.columns.is_partial:
+        if not self._index.shared and not self.is_partial:
             return
         now = self._clock.now()
         wanted: dict[str, None] = {}
@@ -73,17 +101,28 @@ class Catalogue:
             return
         points = await self._index.read(Collection.ITEMS, missing, vectors=True)
         found = [(item_from_point(point), point.vector) for point in points if point is not None]
-        self.columns.put([(record, vector) for record, vector in found if record is not None])
+        self._put(found)
         self._absent.update((key, now) for key, point in zip(missing, points, strict=True) if point is None)
         if len(self._absent) > 100 * PAGE:
             self._absent.clear()
+
+    def _put(self, pairs: Sequence[tuple[ItemRecord | None, Vector | None]]) -> None:
+        """Into the columns. A marker needs a row only where the item had one; its vector is nothing."""
+        nothing = np.zeros(self.columns.dimension, np.float32)
+        self.columns.put(
+            [
+                (record, nothing if vector is None else vector)
+                for record, vector in pairs
+                if record is not None and (not record.deleted or record.item_id in self.columns)
+            ]
+        )
 
     async def _load_items(self, match: Match | None) -> None:
         cursor: str | None = None
         while True:
             page = await self._page(Collection.ITEMS, cursor, match, vectors=True)
             pairs = [(item_from_point(point), point.vector) for point in page.points]
-            self.columns.put([(record, vector) for record, vector in pairs if record is not None])
+            self._put(pairs)
             cursor = page.cursor
             if cursor is None:
                 return

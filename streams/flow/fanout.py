@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from streams.flow.columns import Columns
+from streams.flow.catalogue import Catalogue
 from streams.ports import Clock, Collection, Hit, Index, Match, Query
 from streams.values import ItemRecord, Message, Topic
 from streams.wire import JSON, Refresh
@@ -45,26 +45,25 @@ class Budget:
 class FanOut:
     """Plans refreshes; sending them is the batch's."""
 
-    def __init__(self, index: Index, columns: Columns, budget: Budget, users_most: int) -> None:
+    def __init__(self, index: Index, catalogue: Catalogue, budget: Budget, users_most: int) -> None:
         self._index = index
-        self._columns = columns
+        self._catalogue = catalogue
         self._budget = budget
         self._users_most = users_most
         self._waiting: deque[Message] = deque()
 
     async def arrived(self, records: Sequence[ItemRecord], now: float) -> tuple[list[Message], int]:
         """Refreshes of the users whose list each new item would enter, best match first; and how many were dropped."""
-        fit = [record for record in records if record.recommendable(now) and record.item_id in self._columns]
+        placed = [(record, self._catalogue.centred(record.item_id)) for record in records if record.recommendable(now)]
+        fit = [(record, vector) for record, vector in placed if vector is not None]
         if not fit or not self._users_most:
             return [], 0
-        queries = [
-            Query(self._users_most, vector=self._columns.centred(record.item_id), match=Match(equals={"marker": False}))
-            for record in fit
-        ]
+        alive = Match(equals={"marker": False})
+        queries = [Query(self._users_most, vector=vector, match=alive) for _, vector in fit]
         found = await self._index.search(Collection.USERS, queries)
         wanted = [
             _refresh(hit, record.item_id, "arrived", record.source.time if record.source else now)
-            for record, hits in zip(fit, found, strict=True)
+            for (record, _), hits in zip(fit, found, strict=True)
             for hit in hits
             if hit.score > _floor(hit)
         ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from encoder.text import item_text
 from streams.decide.items import ItemOutcome, apply_item
-from streams.decide.lexical import terms_of
+from streams.decide.words import terms_of
 from streams.flow.decoded import ItemInput
 from streams.flow.persist import persist
 from streams.ports import Clock, Collection, Encoder, Index, Point, Randomness, Write
@@ -127,7 +127,7 @@ class Items:
             write_id=self._randomness.token(),
             encoder="" if work.vector is None else self._encoder.name,
         )
-        return Write(item_to_point(work.record, work.vector, self._clock.now()), expected)
+        return Write(item_to_point(work.record, work.vector, self._encoder.template, self._clock.now()), expected)
 
 
 def text_of(record: ItemRecord, template: int) -> str:
@@ -142,7 +142,7 @@ def text_of(record: ItemRecord, template: int) -> str:
     )
 
 
-def item_to_point(record: ItemRecord, vector: Vector | None, now: float) -> Point:
+def item_to_point(record: ItemRecord, vector: Vector | None, template: int, now: float) -> Point:
     """The item's point: the record as one string beside the fields that are filtered on."""
     fields: dict[str, str | int | float | bool | tuple[str, ...]] = {
         "version": record.version,
@@ -153,7 +153,7 @@ def item_to_point(record: ItemRecord, vector: Vector | None, now: float) -> Poin
         fields["published_at"] = record.published_at
     if record.expires_at is not None:
         fields["expires_at"] = record.expires_at
-    terms = None if record.deleted else terms_of(record)
+    terms = None if record.deleted else terms_of(text_of(record, template))
     body = _ENCODER.encode(record).decode()
     return Point(record.item_id, record.version, record.write_id, body, fields, vector, terms)
 

@@ -8,7 +8,7 @@ from streams.decide.policy import Policy
 from streams.decide.ranker import Model
 from streams.decide.recommend import Request, floor_of, recommend
 from streams.decide.taste import taste_vector, texts_of
-from streams.flow.columns import Columns
+from streams.decide.table import Table
 from streams.flow.users import UserWork
 from streams.values import Message, Ranking, Topic, Trigger, UserState, Vector
 from streams.wire import (
@@ -29,7 +29,7 @@ def wanted_texts(works: Sequence[UserWork]) -> list[str]:
 def rank_works(
     works: Sequence[UserWork],
     texts: Mapping[str, Vector],
-    columns: Columns,
+    columns: Table,
     model: Model,
     policy: Policy,
     now: float,

@@ -140,7 +140,7 @@ class StatisticsOwner:
         for item_id in dirty:
             self._points[item_id].pending.clear()
         self._dirty.clear()
-        done, self._records = self._records, []
+        done, self._records = sorted(self._records, key=lambda record: (record.partition, record.offset)), []
         while len(self._points) > self._capacity:
             self._points.popitem(last=False)
         return done

@@ -21,6 +21,7 @@ from streams.decide.statistics import Signal, signals_of
 from streams.flow.decoded import EventInput, ProfileInput, RefreshInput, UserInput
 from streams.ports import Collection, Index, Point
 from streams.values import Ranking, Topic, Trigger, UserState, Vector
+from streams.wire import Recommendation
 
 _DECODER = msgspec.json.Decoder(UserState)
 _ENCODER = msgspec.json.Encoder()
@@ -43,6 +44,8 @@ class UserWork:
     inputs: list[UserInput]
     found: UserState | None = None
     """As read; None where the user was unknown."""
+    met: UserState = field(init=False)
+    """The state before the batch: as read, or a new one."""
     state: UserState = field(init=False)
     outcomes: list[tuple[Topic, Outcome]] = field(default_factory=list)
     triggers: list[Trigger] = field(default_factory=list)
@@ -56,6 +59,8 @@ class UserWork:
     refreshed_only: bool = True
     """Nothing but refreshes: no list is sent unless it changed."""
     ranking: Ranking | None = None
+    sent: Recommendation | None = None
+    """The list as it was sent."""
     last_ids: tuple[str, ...] = ()
     """Item ids of the list before this batch."""
     taste: Vector | None = None
@@ -67,7 +72,8 @@ class UserWork:
 
         Raises `TopicRemadeError`.
         """
-        self.found, self.state = found, found or UserState(self.user_id)
+        self.found = found
+        self.met = self.state = found or UserState(self.user_id)
         self.last_ids, self.ranking = self.state.list_ids, None
         self.outcomes, self.triggers, self.fresh = [], [], []
         self.signals, self.chosen = [], []
@@ -93,7 +99,7 @@ class UserWork:
     @property
     def changed(self) -> bool:
         """Whether the state differs from what was read."""
-        return self.found is None or self.state is not self.found
+        return self.state is not self.met
 
 
 def _apply_event(work: UserWork, entry: EventInput, bounds: Bounds, excluding: frozenset[str]) -> None:

@@ -200,7 +200,7 @@ class Worker:
         """Items whose time has come or gone since the last look, then what waits for the budget."""
         owned = self._owned.get(Topic.ITEMS.value, frozenset())
         since, self._ticked_at = self._ticked_at, now
-        arrived, withdrawn = self._catalogue.columns.turned(since, now)
+        arrived, withdrawn = self._catalogue.turned(since, now)
         mine = [record for record in arrived if record.source is not None and record.source.partition in owned]
         gone = [
             record.item_id for record in withdrawn if record.source is not None and record.source.partition in owned

@@ -1,0 +1,272 @@
+"""The composition root: settings in, a running worker out. The only place that knows every part.
+
+Order of start: encoder, index, publisher, catalogue, HTTP, model reader, consumer. Order of stop: the consumer hands in
+nothing more, the batch in hand is finished and acknowledged, then everything is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final, TypeVar
+
+from encoder import open_bundle
+from streams.decide.history import Bounds
+from streams.decide.policy import Policy
+from streams.errors import FatalError
+from streams.flow.ask import Reader
+from streams.flow.batch import Limits, Pipeline, World
+from streams.flow.buffer import Buffer
+from streams.flow.catalogue import Catalogue
+from streams.decide.table import Table
+from streams.flow.fanout import Budget, FanOut
+from streams.flow.learning import Learning
+from streams.flow.report import BatchReport
+from streams.flow.signals import StatisticsOwner
+from streams.flow.texts import TextVectors
+from streams.flow.users import Users
+from streams.flow.worker import Hold, Pace, Worker
+from streams.http.server import HttpServer
+from streams.http.worker_service import WorkerService
+from streams.index.open import open_index
+from streams.kafka.agents import KafkaConsumer
+from streams.kafka.model_reader import ModelReader
+from streams.kafka.publisher import KafkaPublisher
+from streams.kafka.watchdog import Watchdog
+from streams.metrics import Metrics
+from streams.ports import Encoder, Index
+from streams.settings import Settings
+from streams.values import Topic
+
+T = TypeVar("T")
+
+GAUGE_SECONDS: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class SystemClock:
+    """The port Clock over the system's clocks."""
+
+    def now(self) -> float:
+        """Wall clock, seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds; goes on during SIGSTOP."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+class SystemRandomness:
+    """The port Randomness over the system's source."""
+
+    def token(self) -> str:
+        """32 hex digits."""
+        return secrets.token_hex(16)
+
+    def integer(self) -> int:
+        """Uniform in [0, 2**63)."""
+        return secrets.randbits(63)
+
+
+class App:
+    """One worker process. `run` returns when `stop` was called, and raises what must end the process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self._stop = asyncio.Event()
+        self.http_url = ""
+
+    def stop(self) -> None:
+        """End gracefully: `run` returns soon. Safe to call from a signal handler of the loop, and twice."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Start, serve until `stop`, close. Raises `FatalError`."""
+        async with AsyncExitStack() as stack:
+            await self._run(stack)
+
+    async def _run(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        clock, randomness = SystemClock(), SystemRandomness()
+        executor = ThreadPoolExecutor(1, "encoder")
+        stack.callback(executor.shutdown, wait=False, cancel_futures=True)
+        loop = asyncio.get_running_loop()
+
+        def offload(act: Callable[[], T]) -> asyncio.Future[T]:
+            return loop.run_in_executor(executor, act)
+
+        encoder: Encoder = await offload(lambda: _open_encoder(settings))
+        index = open_index(settings)
+        await index.open(encoder.dimension)
+        stack.push_async_callback(index.close)
+        publisher = KafkaPublisher(settings, idempotent=not settings.kafka_embedded)
+        await publisher.start()
+        stack.push_async_callback(publisher.stop)
+        await publisher.load_partitions([topic.value for topic in Topic])
+
+        columns = Table(encoder.dimension, settings.columns_items)
+        catalogue = Catalogue(index, columns, clock, settings.reload_seconds)
+        texts = TextVectors(encoder, offload)
+        policy = Policy.of(settings)
+        learning = Learning(clock, settings.lessons_per_second if settings.learn else 0.0)
+        users = Users(index, settings.users_cache)
+        fan_out = FanOut(index, catalogue, Budget(settings.fan_out_per_second, clock), settings.fan_out_users)
+        buffer = Buffer(records=settings.buffer_records, bytes_=settings.buffer_bytes)
+        intake = _LateIntake()
+        consumer = KafkaConsumer(settings, intake)
+        world = World(index, publisher, consumer, clock, randomness)
+        reader = Reader(index, catalogue, texts, learning, policy, clock, randomness)
+        service = WorkerService(reader, publisher, self._reasons)
+        http = HttpServer(service, self.metrics, settings)
+        pipeline = Pipeline(
+            world, texts, catalogue, users, learning, fan_out, policy, _limits(settings),
+            waiting_items=lambda: _waiting_items(consumer), on_list=http.feed.show,
+        )  # fmt: skip
+        worker = intake.worker = self._worker = Worker(
+            world, buffer, pipeline, catalogue, users, StatisticsOwner(index, clock, randomness), learning, fan_out,
+            Pace(settings.batch_size, settings.items_share, settings.flush_seconds),
+            self.metrics.observe, self._on_hold,
+        )  # fmt: skip
+        self._consumer = consumer
+        self._started = False
+        await http.start()
+        stack.push_async_callback(http.stop)
+        self.http_url = http.url
+        log.info("listening on %s", http.url)
+        self._describe(encoder, index)
+        await catalogue.load()
+        log.info("%d items known", len(columns))
+        model_reader = ModelReader(settings, learning.adopt)
+        await model_reader.start()
+        stack.push_async_callback(model_reader.stop)
+        await consumer.start()
+        stack.push_async_callback(consumer.stop)
+        self._started = True
+        await self._serve(worker, consumer, index, buffer, columns)
+
+    async def _serve(
+        self, worker: Worker, consumer: KafkaConsumer, index: Index, buffer: Buffer, columns: Table
+    ) -> None:
+        """Until stopped or failed; the loop of the worker ends first, so that its last batch is acknowledged."""
+        watchdog = Watchdog(
+            self.settings.stall_seconds, consumer, progress=lambda: worker.batches, waiting=lambda: buffer.waiting,
+            hold=lambda: worker.hold.reason if worker.hold else None,
+        )  # fmt: skip
+        running = asyncio.create_task(worker.run(), name="worker")
+        tasks: list[asyncio.Future[None]] = [
+            running,
+            consumer.failed,
+            asyncio.create_task(watchdog.run(), name="watchdog"),
+            asyncio.create_task(self._purge(worker, index), name="purge"),
+            asyncio.create_task(self._gauge(consumer, buffer, columns), name="gauges"),
+        ]
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()  # raises what ended it
+            if stopping not in done:
+                raise FatalError("a task of the worker ended by itself: see the log")
+            worker.stop()
+            await running
+        finally:
+            for task in (*tasks, stopping):
+                task.cancel()
+
+    async def _purge(self, worker: Worker, index: Index) -> None:
+        """Rebuild an embedded index within the configured time after an erasure."""
+        while True:
+            await asyncio.sleep(min(1.0, self.settings.erase_within_seconds / 4 + 0.05))
+            erased_at = worker.erased_at
+            if erased_at is not None and time.time() - erased_at >= self.settings.erase_within_seconds / 2:
+                worker.erased_at = None
+                try:
+                    await index.purge()
+                except BaseException:
+                    worker.erased_at = erased_at
+                    raise
+
+    async def _gauge(self, consumer: KafkaConsumer, buffer: Buffer, columns: Table) -> None:
+        while True:
+            await asyncio.sleep(GAUGE_SECONDS)
+            self.metrics.show_lag({(topic.value, number): lag for (topic, number), lag in (consumer.lag() or {}).items()})
+            self.metrics.gauge("coldstream_known_items").set(len(columns))
+
+    def _on_hold(self, hold: Hold | None) -> None:
+        self.metrics.hold(hold.cause if hold else None)
+
+    def _describe(self, encoder: Encoder, index: Index) -> None:
+        self.metrics.gauge(
+            "coldstream_encoder_info", encoder=encoder.name, provider=encoder.provider, dimension=str(encoder.dimension)
+        ).set(1)
+        self.metrics.gauge("coldstream_index_info", index=index.name).set(1)
+
+    def _reasons(self) -> list[str]:
+        """What is missing for being ready, a sentence each."""
+        if not self._started:
+            return ["starting: the catalogue is being loaded"]
+        reasons = []
+        if self._worker.hold is not None:
+            reasons.append(f"holding: {self._worker.hold.reason}")
+        if not self._worker.assigned_once:
+            reasons.append("no partitions are assigned yet")
+        elif self._consumer.interrupted() == "rebalance":
+            reasons.append("partitions are moving")
+        elif not self._consumer.coordinator_alive():
+            reasons.append("the task that keeps this worker in its group is dead")
+        elif self._consumer.lag() is None:
+            reasons.append("the lag is not known yet")
+        return reasons
+
+
+class _LateIntake:
+    """The worker is made after the consumer that hands in to it."""
+
+    worker: Worker
+
+    async def put(self, record):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, D102
+        await self.worker.put(record)
+
+    async def revoked(self) -> None:  # noqa: D102
+        await self.worker.revoked()
+
+    async def assigned(self, partitions):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, D102
+        await self.worker.assigned(partitions)
+
+
+def _open_encoder(settings: Settings) -> Encoder:
+    return open_bundle(
+        Path(settings.bundle) if settings.bundle else None,
+        provider=settings.provider,
+        threads=settings.encoder_threads,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        bounds=Bounds(settings.history_size, settings.event_ids_size, settings.exclusions_size),
+        excluding=frozenset(settings.exclude_seconds),
+        record_bytes=settings.record_bytes,
+        batch_age_seconds=settings.session_timeout_seconds / 2,
+        quiet_lag=settings.fan_out_quiet_lag,
+    )
+
+
+def _waiting_items(consumer: KafkaConsumer) -> float:
+    """Item records not acknowledged yet; infinite while unknown, so that a first import is quiet."""
+    lags = consumer.lag()
+    if lags is None:
+        return float("inf")
+    return float(sum(lag for (topic, _), lag in lags.items() if topic is Topic.ITEMS))

@@ -1,0 +1,122 @@
+"""Questions from outside: the list of a user as it would be now, what is like an item, what is known of somebody.
+
+The same decisions as the pipeline's, on what is stored; nothing is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from streams.decide.policy import Policy
+from streams.decide.recommend import recommend
+from streams.decide.taste import Request, taste_vector, texts_of
+from streams.flow.catalogue import Catalogue
+from streams.flow.items import item_from_point
+from streams.flow.learning import Learning
+from streams.flow.recommend import to_recommendation
+from streams.flow.texts import TextVectors
+from streams.flow.users import UserWork, from_point
+from streams.ports import Clock, Collection, Index, Randomness
+from streams.values import ItemRecord, Profile, Trigger, TriggerKind, UserState, Vector
+from streams.wire import Recommendation
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An item near to something; `score` is the cosine of the centred vectors."""
+
+    record: ItemRecord
+    score: float
+
+
+class Reader:
+    """Answers from the index and this worker's columns. Raises `IndexUnavailableError` while the index is away."""
+
+    def __init__(
+        self, index: Index, catalogue: Catalogue, texts: TextVectors, learning: Learning, policy: Policy,
+        clock: Clock, randomness: Randomness,
+    ) -> None:  # fmt: skip
+        self._index = index
+        self._catalogue = catalogue
+        self._texts = texts
+        self._learning = learning
+        self._policy = policy
+        self._clock = clock
+        self._randomness = randomness
+
+    async def state(self, user_id: str) -> UserState | None:
+        """What is stored of a user; None where nothing is."""
+        (point,) = await self._index.read(Collection.USERS, [user_id])
+        return from_point(point)
+
+    async def item(self, item_id: str) -> ItemRecord | None:
+        """An item of the catalogue; None for none such or a deleted one."""
+        record = self._catalogue.columns.item(item_id)
+        if record is None:
+            (point,) = await self._index.read(Collection.ITEMS, [item_id])
+            record = item_from_point(point)
+        return None if record is None or record.deleted else record
+
+    async def recommend(
+        self, user_id: str, *, limit: int, exclude: frozenset[str] = frozenset(), category: str | None = None,
+        query: str | None = None, profile: str | None = None,
+    ) -> Recommendation:  # fmt: skip
+        """The list of a user as it would be now; a stranger gets one too. `profile` replaces what is stored."""
+        state = await self.state(user_id) or UserState(user_id)
+        if profile is not None:
+            kept = state.profile or Profile()
+            state = msgspec.structs.replace(
+                state, profile=msgspec.structs.replace(kept, profile=profile, interests=())
+            )
+        work = UserWork(user_id, [])
+        work.state = state
+        await self._catalogue.ensure([work])
+        texts = await self._texts.vectors(texts_of(state, query))
+        now = self._clock.now()
+        request = Request(
+            state, now, limit, texts, query=query, exclude=exclude, category=category, seed=self._randomness.integer()
+        )
+        (ranking,) = recommend(self._catalogue.columns, [request], self._learning.model, self._policy)
+        request_id = self._randomness.token()
+        return to_recommendation(
+            ranking, state, [Trigger(TriggerKind.REQUEST, request_id, now, now)],
+            recommendation_id=request_id, generated_at=now, encoder=self._texts.encoder.name,
+        )  # fmt: skip
+
+    async def similar(self, item_id: str, limit: int) -> list[Neighbour] | None:
+        """The recommendable items nearest to one, nearest first; None for an item that is not in the catalogue."""
+        if await self.item(item_id) is None:
+            return None
+        centred = self._catalogue.centred(item_id)
+        if centred is None:
+            return []
+        return self._nearest(centred, limit, without=item_id)
+
+    async def search(self, query: str, limit: int) -> list[Neighbour]:
+        """The recommendable items nearest to a text, nearest first."""
+        vector = (await self._texts.vectors([query]))[query] - self._catalogue.columns.mean
+        return self._nearest(vector / max(float(np.linalg.norm(vector)), 1e-6), limit)
+
+    async def taste(self, state: UserState, limit: int) -> list[Neighbour]:
+        """The items nearest to a user's taste, met ones included: what the vector means, in titles."""
+        texts = await self._texts.vectors(texts_of(state))
+        vector = taste_vector(self._catalogue.columns, state, texts, self._policy, self._clock.now())
+        return [] if vector is None else self._nearest(vector, limit)
+
+    def _nearest(self, centred: Vector, limit: int, without: str | None = None) -> list[Neighbour]:
+        columns = self._catalogue.columns
+        scores = columns.vectors.astype(np.float32) @ centred
+        now = self._clock.now()
+        best: list[Neighbour] = []
+        for row in np.argsort(-scores, kind="stable").tolist():
+            record = columns.records[row]
+            if record is None or record.item_id == without or not record.recommendable(now):
+                continue
+            best.append(Neighbour(record, float(scores[row])))
+            if len(best) == limit:
+                break
+        return best
+
