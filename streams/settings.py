@@ -36,6 +36,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kafka_sasl_username: Annotated[str, _doc("SASL user name")] = ""
     kafka_sasl_password_file: Annotated[str, _doc("File that holds the SASL password")] = ""
     kafka_ssl_ca_file: Annotated[str, _doc("PEM file of the authorities trusted for Kafka")] = ""
+    kafka_embedded: Annotated[
+        bool, _doc("The broker is the embedded one of `coldstream broker`: nothing is asked of it that it can't do")
+    ] = False
     topic_prefix: Annotated[str, _doc("Put before topic, collection and group names alike")] = ""
     group: Annotated[str, _doc("Consumer group")] = "coldstream"
     instance_id: Annotated[

@@ -90,25 +90,22 @@ class Reader:
         """The recommendable items nearest to one, nearest first; None for an item that is not in the catalogue."""
         if await self.item(item_id) is None:
             return None
-        centred = self._catalogue.centred(item_id)
-        if centred is None:
-            return []
-        return self._nearest(centred, limit, without=item_id)
+        vector = self._catalogue.columns.vector(item_id)
+        return [] if vector is None else self._nearest(vector, limit, without=item_id)
 
     async def search(self, query: str, limit: int) -> list[Neighbour]:
         """The recommendable items nearest to a text, nearest first."""
-        vector = (await self._texts.vectors([query]))[query] - self._catalogue.columns.mean
-        return self._nearest(vector / max(float(np.linalg.norm(vector)), 1e-6), limit)
+        return self._nearest((await self._texts.vectors([query]))[query], limit)
 
     async def taste(self, state: UserState, limit: int) -> list[Neighbour]:
         """The items nearest to a user's taste, met ones included: what the vector means, in titles."""
         texts = await self._texts.vectors(texts_of(state))
         vector = taste_vector(self._catalogue.columns, state, texts, self._policy, self._clock.now())
-        return [] if vector is None else self._nearest(vector, limit)
+        return [] if vector is None else self._nearest(vector + self._catalogue.columns.mean, limit)
 
-    def _nearest(self, centred: Vector, limit: int, without: str | None = None) -> list[Neighbour]:
+    def _nearest(self, vector: Vector, limit: int, without: str | None = None) -> list[Neighbour]:
         columns = self._catalogue.columns
-        scores = columns.vectors.astype(np.float32) @ centred
+        scores = columns.short @ columns.project(vector[None])[0]
         now = self._clock.now()
         best: list[Neighbour] = []
         for row in np.argsort(-scores, kind="stable").tolist():
