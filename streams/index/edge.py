@@ -1,24 +1,16 @@
-"""The embedded index: Qdrant Edge in this process, one shard for each collection under one directory.
-
-    DIR/lock                 held by the process that uses the index
-    DIR/layout.json          the dimension of the vectors
-    DIR/COLLECTION/current   the name of the shard in use
-    DIR/COLLECTION/shard-N/  it
-"""
+"""The embedded index: Qdrant Edge in this process, one shard for each collection."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from streams.errors import ConfigurationError, IndexUnavailableError
+from streams.errors import IndexUnavailableError
+from streams.index.directory import Directory, copy_tree, size_bytes
+from streams.index.rebuild import build_shard
 from streams.index.shard import Shard
 from streams.index.stored import check_fields, check_match, point_id
 from streams.ports import Collection, Hit, Match, Page, Point, Query, Write
@@ -29,45 +21,40 @@ SCAN_PAGE: Final = 250
 """Points read at a time without letting others run (about 5 ms)."""
 
 
-class Layout(msgspec.Struct, frozen=True):
-    """What `layout.json` says."""
-
-    format: int
-    dimension: int
-
-
 class EdgeIndex:
     """The port Index over Qdrant Edge. One process, one event loop."""
 
     name = "edge"
 
     def __init__(self, directory: Path, *, free_bytes: int = FREE_BYTES) -> None:
-        self._directory = directory
-        self._free_bytes = free_bytes
-        self._lock: int | None = None
+        self._directory = Directory(directory, free_bytes=free_bytes)
+        self._dimension = 0
         self._shards: dict[Collection, Shard] = {}
         self._writing = {collection: asyncio.Lock() for collection in Collection}
+        self._touched: dict[Collection, set[str]] = {}
+        self._purging = asyncio.Lock()
+        self._purge: asyncio.Task[None] | None = None
 
     async def open(self, dimension: int) -> None:
         """See the port. Raises `ConfigurationError` too when another process uses the directory, or it is not ours."""
-        self._take_directory()
+        self._directory.take(dimension)
+        self._dimension = dimension
         try:
-            self._check_layout(dimension)
             for collection in Collection:
-                self._shards[collection] = Shard(collection, current_shard(self._directory / collection), dimension)
+                self._directory.sweep(collection)
+                self._shards[collection] = Shard(collection, self._directory.current(collection), dimension)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
-        """See the port."""
+        """See the port. A rebuild that is under way is given up."""
+        if self._purge is not None:
+            self._purge.cancel()
+            await asyncio.wait([self._purge])
         while self._shards:
-            _, shard = self._shards.popitem()
-            shard.flush()
-            shard.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+            self._shards.popitem()[1].close()
+        self._directory.release()
 
     async def read(self, collection: Collection, keys: Sequence[str], *, vectors: bool = False) -> list[Point | None]:
         """See the port."""
@@ -80,7 +67,9 @@ class EdgeIndex:
         for write in writes:
             check_fields(collection, write.point.fields)
         async with self._writing[collection]:
-            self._check_room()
+            self._directory.check_room()
+            if collection in self._touched:
+                self._touched[collection].update(point_id(write.point.key) for write in writes)
             self._shard(collection).apply(writes)
 
     async def search(self, collection: Collection, queries: Sequence[Query]) -> list[list[Hit]]:
@@ -118,70 +107,71 @@ class EdgeIndex:
         """See the port."""
         return self._shard(collection).count()
 
+    async def purge(self) -> None:
+        """See the port. Rebuilds every shard; writes wait while a shard is copied and while it is exchanged."""
+        async with self._purging:
+            self._purge = asyncio.create_task(self._rebuild_all())
+            try:
+                await self._purge
+            except asyncio.CancelledError:
+                if self._shards:
+                    raise
+                raise IndexUnavailableError("the embedded index was closed in the middle of its rebuild") from None
+            finally:
+                self._purge = None
+
+    async def _rebuild_all(self) -> None:
+        for collection in Collection:
+            try:
+                await self._rebuild(collection)
+            finally:
+                self._touched.pop(collection, None)
+                await _run_to_end(partial(self._directory.sweep, collection))
+
+    async def _rebuild(self, collection: Collection) -> None:
+        """DELIVERY section 8: copy, build anew beside, replay what was touched meanwhile, exchange."""
+        old, target = self._shard(collection), self._directory.following(collection)
+        copy = target.with_name("copy")
+        self._directory.check_room(2 * size_bytes(old.path))
+        async with self._writing[collection]:
+            old.flush()
+            await _run_to_end(partial(copy_tree, old.path, copy))
+            touched = self._touched[collection] = set()
+        await build_shard(copy, target, collection, self._dimension)
+        new = Shard(collection, target, self._dimension)
+        try:
+            while len(touched) > SCAN_PAGE:
+                _replay(old, new, [touched.pop() for _ in range(SCAN_PAGE)])
+                await asyncio.sleep(0)
+            async with self._writing[collection]:
+                _replay(old, new, list(touched))
+                new.flush()
+                self._directory.switch(target, collection)
+                self._shards[collection] = new
+        except BaseException:
+            new.close()
+            raise
+        old.close()
+
     def _shard(self, collection: Collection) -> Shard:
         shard = self._shards.get(collection)
         if shard is None:
             raise IndexUnavailableError("the embedded index is not open")
         return shard
 
-    def _check_room(self) -> None:
-        free = shutil.disk_usage(self._directory).free
-        if free < self._free_bytes:
-            raise IndexUnavailableError(
-                f"only {free >> 20} MiB are free under {self._directory}: make room, at least {self._free_bytes >> 20} MiB"
-            )
 
-    def _take_directory(self) -> None:
-        directory = self._directory
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            strangers = [path.name for path in directory.iterdir()]
-            if strangers and "lock" not in strangers:
-                raise ConfigurationError(f"{directory} is not empty and holds no index: name an empty directory")
-            self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise ConfigurationError(f"cannot use {directory} for the index: {error}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            self._lock = None
-            raise ConfigurationError(
-                f"another process uses the index in {directory}: stop it, or ask it over its HTTP port"
-            ) from error
-
-    def _check_layout(self, dimension: int) -> None:
-        path = self._directory / "layout.json"
-        if path.exists():
-            layout = msgspec.json.decode(path.read_bytes(), type=Layout)
-            if layout.dimension != dimension:
-                raise ConfigurationError(
-                    f"the index in {self._directory} holds vectors of dimension {layout.dimension}, the encoder makes "
-                    f"{dimension}: use another directory, or the encoder that filled this one"
-                )
-        else:
-            path.write_bytes(msgspec.json.encode(Layout(format=1, dimension=dimension)))
+def _replay(old: Shard, new: Shard, ids: Sequence[str]) -> None:
+    """Bring points to the state that `old` has now."""
+    points = old.read(ids, vectors=True)
+    new.store(points)
+    new.delete(identity for identity in ids if identity not in points)
 
 
-def current_shard(home: Path) -> Path:
-    """The path of a collection's shard in use; names the first one where there is none yet."""
-    home.mkdir(exist_ok=True)
-    pointer = home / "current"
-    if not pointer.exists():
-        point_to(home, home / "shard-1")
-    return home / pointer.read_text(encoding="utf-8").strip()
-
-
-def point_to(home: Path, shard: Path) -> None:
-    """Make `shard` the one in use: durable and atomic."""
-    pending = home / "current.pending"
-    with pending.open("w", encoding="utf-8") as file:
-        file.write(shard.name)
-        file.flush()
-        os.fsync(file.fileno())
-    pending.replace(home / "current")
-    descriptor = os.open(home, os.O_RDONLY)
+async def _run_to_end(work: Callable[[], None]) -> None:
+    """Run in a thread. Cancelled, wait for its end first: a thread cannot be stopped, and nobody may meet its files."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

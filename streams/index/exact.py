@@ -1,4 +1,4 @@
-"""The exact index: everything in memory, every answer by a full look. The oracle of the others, and the simulator's store."""
+"""The exact index: in memory, every answer by a full look. The oracle of the others, and the simulator's store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ExactIndex:
     async def read(self, collection: Collection, keys: Sequence[str], *, vectors: bool = False) -> list[Point | None]:
         """See the port."""
         points = self.points[collection]
-        return [_without_vectors(points.get(key), vectors) for key in keys]
+        return [_shown(points.get(key), vectors=vectors) for key in keys]
 
     async def write(self, collection: Collection, writes: Sequence[Write]) -> None:
         """See the port."""
@@ -73,7 +73,7 @@ class ExactIndex:
         keys = sorted(key for key, point in points.items() if match is None or matches(match, point))
         start = 0 if cursor is None else bisect_right(keys, cursor)
         page = keys[start : start + limit]
-        found = tuple(point for key in page if (point := _without_vectors(points[key], vectors)))
+        found = tuple(point for key in page if (point := _shown(points[key], vectors=vectors)))
         return Page(found, page[-1] if start + limit < len(keys) else None)
 
     async def count(self, collection: Collection) -> int:
@@ -88,19 +88,27 @@ class ExactIndex:
         points = self.points[collection]
         if query.vector is not None:
             keys, matrix = self._matrix(collection)
-            scored = zip(keys, (matrix @ query.vector).tolist() if keys else [], strict=True)
+            scores = dict(zip(keys, (matrix @ query.vector).tolist(), strict=True)) if keys else {}
         elif query.terms is not None:
             wanted = dict(zip(query.terms.ids.tolist(), query.terms.weights.tolist(), strict=True))
-            scored = ((key, score) for key, point in points.items() if (score := _overlap(wanted, point.terms)) is not None)
+            overlaps = {key: _overlap(wanted, point.terms) for key, point in points.items()}
+            scores = {key: overlap for key, overlap in overlaps.items() if overlap is not None}
         else:
             raise ValueError("a query needs a vector or terms")
-        hits = [Hit(key, score, dict(points[key].fields)) for key, score in scored if matches(query.match, points[key])]
+        hits = [
+            Hit(key, score, dict(points[key].fields))
+            for key, score in scores.items()
+            if matches(query.match, points[key])
+        ]
         return sorted(hits, key=lambda hit: -hit.score)[: query.limit]
 
     def _matrix(self, collection: Collection) -> tuple[list[str], NDArray[np.float32]]:
         if collection not in self._matrices:
             rows = [(key, point.vector) for key, point in self.points[collection].items() if point.vector is not None]
-            self._matrices[collection] = ([key for key, _ in rows], np.array([row for _, row in rows], dtype=np.float32))
+            self._matrices[collection] = (
+                [key for key, _ in rows],
+                np.array([row for _, row in rows], dtype=np.float32),
+            )
         return self._matrices[collection]
 
     def _check_dimension(self, point: Point) -> None:
@@ -149,5 +157,5 @@ def _overlap(wanted: dict[int, float], terms: Terms | None) -> float | None:
     return sum(products) if products else None
 
 
-def _without_vectors(point: Point | None, vectors: bool) -> Point | None:
+def _shown(point: Point | None, *, vectors: bool) -> Point | None:
     return point if point is None or vectors else replace(point, vector=None, terms=None)

@@ -10,13 +10,15 @@ from streams.settings import Settings
 
 
 def open_index(settings: Settings) -> Index:
-    """The adapter for `settings.index`, not opened yet. Adapters are imported here, so that each costs only who uses it.
+    """The adapter for `settings.index`, not opened yet. Each is imported here, so that it costs only who uses it.
 
     Raises `ConfigurationError` for anything but `edge:DIR` and a URL.
     """
     scheme, _, rest = settings.index.partition(":")
     if scheme == "edge" and rest:
-        from streams.index.edge import EdgeIndex
+        from streams.index.edge import EdgeIndex  # noqa: PLC0415
 
         return EdgeIndex(Path(rest))
-    raise ConfigurationError(f"COLDSTREAM_INDEX must be edge:DIR or the http(s) URL of a Qdrant server, not {settings.index!r}")
+    raise ConfigurationError(
+        f"COLDSTREAM_INDEX must be edge:DIR or the http(s) URL of a Qdrant server, not {settings.index!r}"
+    )

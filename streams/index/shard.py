@@ -27,6 +27,11 @@ _SCHEMAS: Final = {
     Kind.KEYWORDS: edge.PayloadSchemaType.Keyword,
 }
 
+FLUSH_BYTES: Final = 32 * 1024 * 1024
+"""The write-ahead log is cut after so much: it bounds the disk it takes and the time to open it after a kill."""
+_POINT_BYTES: Final = 2048
+"""What a point takes in the log beside its body, roughly."""
+
 
 @contextmanager
 def mapped_errors(what: str) -> Iterator[None]:
@@ -46,6 +51,7 @@ class Shard:
         """Load the shard at `path`, or make it there when the directory is absent."""
         self.collection = collection
         self.path = path
+        self._unflushed_bytes = 0
         config = edge.EdgeConfig(
             vectors={DENSE: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Dot)},
             sparse_vectors={TERMS: edge.EdgeSparseVectorParams()},
@@ -64,17 +70,17 @@ class Shard:
     def read(self, ids: Sequence[str], *, vectors: bool) -> dict[str, Point]:
         """The points that there are, by id."""
         with mapped_errors("read"):
-            records = self._edge.retrieve(list(ids), True, vectors)
-            return {str(record.id): self._point(record, vectors) for record in records}
+            records = self._edge.retrieve(list(ids), with_payload=True, with_vector=vectors)
+            return {str(record.id): self._point(record, vectors=vectors) for record in records}
 
     def versions(self, ids: Sequence[str]) -> dict[str, int]:
         """The versions of the points that there are, by id."""
         with mapped_errors("read"):
-            records = self._edge.retrieve(list(ids), ["version"], False)
+            records = self._edge.retrieve(list(ids), with_payload=["version"], with_vector=False)
             return {str(record.id): (record.payload or {})["version"] for record in records}
 
-    def apply(self, writes: Sequence[Write]) -> list[str]:
-        """Store each point whose condition holds; the ids of those. Only reading and writing in one call, so atomic."""
+    def apply(self, writes: Sequence[Write]) -> None:
+        """Store each point whose condition holds. Reads and writes in one call of one thread, so atomic."""
         versions: dict[str, int] = self.versions(list({point_id(write.point.key) for write in writes}))
         winners: dict[str, Point] = {}
         for write in writes:
@@ -83,7 +89,6 @@ class Shard:
                 versions[identity] = write.point.version
                 winners[identity] = write.point
         self.store(winners)
-        return list(winners)
 
     def store(self, points: Mapping[str, Point]) -> None:
         """Store points by id, whatever is there."""
@@ -91,6 +96,9 @@ class Shard:
             with mapped_errors("write"):
                 made = [self._edge_point(identity, point) for identity, point in points.items()]
                 self._edge.update(edge.UpdateOperation.upsert_points(made))
+            self._unflushed_bytes += sum(len(point.body) + _POINT_BYTES for point in points.values())
+            if self._unflushed_bytes > FLUSH_BYTES:
+                self.flush()
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete points by id."""
@@ -130,7 +138,7 @@ class Shard:
         )
         with mapped_errors("scan"):
             records, following = self._edge.scroll(request)
-            points = {str(record.id): self._point(record, vectors) for record in records}
+            points = {str(record.id): self._point(record, vectors=vectors) for record in records}
         return points, None if following is None else str(following)
 
     def count(self) -> int:
@@ -142,6 +150,7 @@ class Shard:
         """Bring everything to its files and cut the write-ahead log."""
         with mapped_errors("flush"):
             self._edge.flush()
+        self._unflushed_bytes = 0
 
     def optimize(self) -> None:
         """Merge segments and build graphs. Holds the GIL for its whole run: for a process of its own."""
@@ -160,7 +169,7 @@ class Shard:
     def _hit(self, payload: Mapping[str, Any], score: float) -> Hit:
         return Hit(payload["key"], score, to_fields(self.collection, payload))
 
-    def _point(self, record: edge.Record, vectors: bool) -> Point:
+    def _point(self, record: edge.Record, *, vectors: bool) -> Point:
         payload = record.payload or {}
         stored: Any = record.vector if vectors and record.vector else {}
         terms = stored.get(TERMS)

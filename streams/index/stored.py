@@ -44,13 +44,12 @@ FIELDS: Final[Mapping[Collection, Mapping[str, Kind]]] = {
     Collection.USERS: {
         "marker": Kind.BOOL,
         "home": Kind.INTEGER,
-        "updated_ms": Kind.INTEGER,
         "floor": Kind.FLOAT,
         "list_ids": Kind.KEYWORDS,
     },
-    Collection.STATISTICS: {"partition": Kind.INTEGER, "updated_ms": Kind.INTEGER},
+    Collection.STATISTICS: {"updated_ms": Kind.INTEGER},
 }
-"""Every field that a point may carry. A field that is not here would be searched for without an index: it is refused."""
+"""Every field that a point may carry. Any other is refused: a filter on it would read every payload."""
 
 _TYPES: Final = {
     Kind.BOOL: (bool,),

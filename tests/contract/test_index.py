@@ -11,6 +11,9 @@ from streams.index.edge import EdgeIndex
 from streams.index.exact import ExactIndex
 from streams.ports import Index
 from tests.contract.index_contract import DIMENSION, IndexContract
+from tests.support.index import edge_directory
+
+__all__ = ["edge_directory"]  # a fixture is found by its name in this module
 
 
 class TestExact(IndexContract):
@@ -32,8 +35,8 @@ class TestEdge(IndexContract):
     """Qdrant Edge in this process."""
 
     @pytest.fixture
-    async def index(self, tmp_path: Path) -> AsyncIterator[Index]:
-        index = EdgeIndex(tmp_path / "index")
+    async def index(self, edge_directory: Path) -> AsyncIterator[Index]:
+        index = EdgeIndex(edge_directory)
         await index.open(DIMENSION)
         yield index
         await index.close()
