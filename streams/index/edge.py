@@ -25,6 +25,7 @@ class EdgeIndex:
     """The port Index over Qdrant Edge. One process, one event loop."""
 
     name = "edge"
+    shared = False
 
     def __init__(self, directory: Path, *, free_bytes: int = FREE_BYTES) -> None:
         self._directory = Directory(directory, free_bytes=free_bytes)

@@ -19,7 +19,8 @@ class ExactIndex:
 
     name = "exact"
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
+        self.shared = shared
         self.points: dict[Collection, dict[str, Point]] = {collection: {} for collection in Collection}
         self._dimension: int | None = None
         self._matrices: dict[Collection, tuple[list[str], NDArray[np.float32]]] = {}
