@@ -19,15 +19,14 @@ from typing import Final, TypeVar
 from encoder import open_bundle
 from streams.decide.history import Bounds
 from streams.decide.policy import Policy
+from streams.decide.table import Table
 from streams.errors import FatalError
 from streams.flow.ask import Reader
 from streams.flow.batch import Limits, Pipeline, World
 from streams.flow.buffer import Buffer
 from streams.flow.catalogue import Catalogue
-from streams.decide.table import Table
 from streams.flow.fanout import Budget, FanOut
 from streams.flow.learning import Learning
-from streams.flow.report import BatchReport
 from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
 from streams.flow.users import Users
@@ -47,6 +46,8 @@ from streams.values import Topic
 T = TypeVar("T")
 
 GAUGE_SECONDS: Final = 1.0
+GPU_DEVICE: Final = Path("/dev/nvidia0")
+"""Where Linux shows the first NVIDIA GPU, also inside a container."""
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +202,9 @@ class App:
     async def _gauge(self, consumer: KafkaConsumer, buffer: Buffer, columns: Table) -> None:
         while True:
             await asyncio.sleep(GAUGE_SECONDS)
-            self.metrics.show_lag({(topic.value, number): lag for (topic, number), lag in (consumer.lag() or {}).items()})
+            self.metrics.show_lag(
+                {(topic.value, number): lag for (topic, number), lag in (consumer.lag() or {}).items()}
+            )
             self.metrics.gauge("coldstream_known_items").set(len(columns))
 
     def _on_hold(self, hold: Hold | None) -> None:
@@ -211,6 +214,8 @@ class App:
         self.metrics.gauge(
             "coldstream_encoder_info", encoder=encoder.name, provider=encoder.provider, dimension=str(encoder.dimension)
         ).set(1)
+        fallback = self.settings.provider == "auto" and encoder.provider == "cpu" and GPU_DEVICE.exists()
+        self.metrics.gauge("coldstream_encoder_fallback").set(fallback)
         self.metrics.gauge("coldstream_index_info", index=index.name).set(1)
 
     def _reasons(self) -> list[str]:
@@ -236,13 +241,13 @@ class _LateIntake:
 
     worker: Worker
 
-    async def put(self, record):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, D102
+    async def put(self, record):  # type: ignore[no-untyped-def]  # noqa: ANN001
         await self.worker.put(record)
 
-    async def revoked(self) -> None:  # noqa: D102
+    async def revoked(self) -> None:
         await self.worker.revoked()
 
-    async def assigned(self, partitions):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, D102
+    async def assigned(self, partitions):  # type: ignore[no-untyped-def]  # noqa: ANN001
         await self.worker.assigned(partitions)
 
 

@@ -79,6 +79,7 @@ MEASURES: Final[tuple[Measure, ...]] = (
             {"version": "one a process", "python": "one a process"}),
     Measure("coldstream_encoder_info", Kind.GAUGE, "1; the encoder in use and where it runs",
             {"encoder": "one a process", "provider": ("cpu", "cuda"), "dimension": "one a process"}),
+    Measure("coldstream_encoder_fallback", Kind.GAUGE, "1 where the encoder runs on the CPU of a machine that has a GPU"),
     Measure("coldstream_index_info", Kind.GAUGE, "1; the index in use", {"index": ("edge", "qdrant", "exact")}),
     Measure("coldstream_ready", Kind.GAUGE, "1 where /readyz answers 200"),
     Measure("coldstream_event_to_recommendation_seconds", Kind.HISTOGRAM,
