@@ -22,15 +22,15 @@ from streams.decide.policy import Policy
 from streams.decide.table import Table
 from streams.errors import FatalError
 from streams.flow.ask import Reader
-from streams.flow.batch import Limits, Pipeline, World
 from streams.flow.buffer import Buffer
 from streams.flow.catalogue import Catalogue
 from streams.flow.fanout import Budget, FanOut
 from streams.flow.learning import Learning
+from streams.flow.parts import Hooks, Limits, Parts, Setting, World
 from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
 from streams.flow.users import Users
-from streams.flow.worker import Hold, Pace, Worker
+from streams.flow.worker import Hold, Worker
 from streams.http.server import HttpServer
 from streams.http.worker_service import WorkerService
 from streams.index.open import open_index
@@ -128,18 +128,16 @@ class App:
         intake = _LateIntake()
         consumer = KafkaConsumer(settings, intake)
         world = World(index, publisher, consumer, clock, randomness)
-        reader = Reader(index, catalogue, texts, learning, policy, clock, randomness)
-        service = WorkerService(reader, publisher, self._reasons)
-        http = HttpServer(service, self.metrics, settings)
-        pipeline = Pipeline(
-            world, texts, catalogue, users, learning, fan_out, policy, _limits(settings),
-            waiting_items=lambda: _waiting_items(consumer), on_list=http.feed.show,
-        )  # fmt: skip
-        worker = intake.worker = self._worker = Worker(
-            world, buffer, pipeline, catalogue, users, StatisticsOwner(index, clock, randomness), learning, fan_out,
-            Pace(settings.batch_size, settings.items_share, settings.flush_seconds),
-            self.metrics.observe, self._on_hold,
-        )  # fmt: skip
+        reader = Reader(world, catalogue, texts, learning, policy)
+        http = HttpServer(WorkerService(reader, publisher, self._reasons), self.metrics, settings)
+        setting = Setting(
+            world,
+            Parts(texts, catalogue, users, StatisticsOwner(index, clock, randomness), learning, fan_out),
+            policy,
+            _limits(settings),
+            Hooks(lambda: _waiting_items(consumer), http.feed.show),
+        )
+        worker = self._worker = intake.worker = Worker(setting, buffer, self.metrics.observe, self._on_hold)
         self._consumer = consumer
         self._started = False
         await http.start()
@@ -266,6 +264,9 @@ def _limits(settings: Settings) -> Limits:
         record_bytes=settings.record_bytes,
         batch_age_seconds=settings.session_timeout_seconds / 2,
         quiet_lag=settings.fan_out_quiet_lag,
+        batch_size=settings.batch_size,
+        items_share=settings.items_share,
+        flush_seconds=settings.flush_seconds,
     )
 
 

@@ -1,17 +1,17 @@
 """The one tree of exceptions. Each leaf says who must act.
 
-    ColdstreamError
-    ├── PoisonError        this record can never be applied: its producer must mend it (it is buried as a dead letter)
-    ├── RetryableError     a neighbour is away or slow: nobody must act, the batch is held and tried again
-    │   ├── IndexUnavailableError    the index (Qdrant, or the disk under Edge)
-    │   ├── BrokerUnavailableError   the broker did not take what was sent
-    │   └── EncoderFailedError       the encoder fails on every text
-    ├── AbandonedError     the batch in hand is no longer ours (rebalance, stop, too old): its new owner reads it again
-    └── FatalError         the process must end: an operator must do what the message says
-        ├── ConfigurationError       a setting is wrong
-        ├── TopicRemadeError         a topic was deleted and made anew under our feet
-        ├── PartitioningError        topics that must have equal partitions have not
-        └── DuplicateMemberError     two processes run under one instance id
+ColdstreamError
+├── PoisonError        this record can never be applied: its producer must mend it (it is buried as a dead letter)
+├── RetryableError     a neighbour is away or slow: nobody must act, the batch is held and tried again
+│   ├── IndexUnavailableError    the index (Qdrant, or the disk under Edge)
+│   ├── BrokerUnavailableError   the broker did not take what was sent
+│   └── EncoderFailedError       the encoder fails on every text
+├── AbandonedError     the batch in hand is no longer ours (rebalance, stop, too old): its new owner reads it again
+└── FatalError         the process must end: an operator must do what the message says
+    ├── ConfigurationError       a setting is wrong
+    ├── TopicRemadeError         a topic was deleted and made anew under our feet
+    ├── PartitioningError        topics that must have equal partitions have not
+    └── DuplicateMemberError     two processes run under one instance id
 """
 
 from __future__ import annotations

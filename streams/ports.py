@@ -139,7 +139,12 @@ class Index(Protocol):
         """Points that match, at most `limit`, in any order; score 0."""
 
     async def scan(
-        self, collection: Collection, *, cursor: str | None = None, limit: int = 1000, match: Match | None = None,
+        self,
+        collection: Collection,
+        *,
+        cursor: str | None = None,
+        limit: int = 1000,
+        match: Match | None = None,
         vectors: bool = False,
     ) -> Page:
         """All points page by page, each exactly once where nothing is written meanwhile."""

@@ -30,9 +30,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kafka_security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], _doc("How to speak to Kafka")
     ] = "PLAINTEXT"
-    kafka_sasl_mechanism: Annotated[
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], _doc("SASL mechanism")
-    ] = "SCRAM-SHA-512"
+    kafka_sasl_mechanism: Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], _doc("SASL mechanism")] = (
+        "SCRAM-SHA-512"
+    )
     kafka_sasl_username: Annotated[str, _doc("SASL user name")] = ""
     kafka_sasl_password_file: Annotated[str, _doc("File that holds the SASL password")] = ""
     kafka_ssl_ca_file: Annotated[str, _doc("PEM file of the authorities trusted for Kafka")] = ""
@@ -79,7 +79,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     })  # fmt: skip
     exclude_seconds: Annotated[
         dict[str, float],
-        _doc("For how long an event of a type keeps its item out of the user's lists; -1: for good; absent: not at all"),
+        _doc(
+            "For how long an event of a type keeps its item out of the user's lists; -1: for good; absent: not at all"
+        ),
     ] = msgspec.field(default_factory=lambda: {"purchase": -1.0, "dislike": -1.0, "rating": -1.0})
     half_life_seconds: Annotated[float, _doc("An interaction's weight halves in this time", gt=0)] = 30 * 86_400.0
     half_life_events: Annotated[float, _doc("… and with each so many newer interactions", gt=0)] = 20.0
@@ -91,7 +93,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_size: Annotated[int, _doc("Most records in a batch", ge=1)] = 256
     buffer_records: Annotated[int, _doc("Records buffered for each topic", ge=1)] = 512
     buffer_bytes: Annotated[int, _doc("Bytes buffered for each topic", ge=1_048_576)] = 16_777_216
-    record_bytes: Annotated[int, _doc("Largest record that is applied; larger ones are dead letters", ge=1024)] = 1_048_576
+    record_bytes: Annotated[int, _doc("Largest record that is applied; larger ones are dead letters", ge=1024)] = (
+        1_048_576
+    )
     items_share: Annotated[float, _doc("Share of a batch that items may take while events wait", gt=0, le=1)] = 0.25
     fan_out_users: Annotated[int, _doc("Users refreshed for one new item at most", ge=0)] = 50
     fan_out_per_second: Annotated[float, _doc("Refreshes sent each second at most", ge=0)] = 200.0
@@ -102,7 +106,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     users_cache: Annotated[int, _doc("Users held in memory", ge=0)] = 20_000
     lessons_per_second: Annotated[float, _doc("Lessons sent each second at most", ge=0)] = 50.0
     erase_within_seconds: Annotated[float, _doc("Edge is rebuilt within this time after an erasure", ge=0)] = 3600.0
-    stall_seconds: Annotated[float, _doc("A worker that makes no progress this long without a known cause ends", ge=5)] = 60.0
+    stall_seconds: Annotated[
+        float, _doc("A worker that makes no progress this long without a known cause ends", ge=5)
+    ] = 60.0
 
     items_format: Annotated[Literal["json", "debezium"], _doc("Shape of the records on `items`")] = "json"
     users_format: Annotated[Literal["json", "debezium"], _doc("Shape of the records on `users`")] = "json"
@@ -110,9 +116,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _doc("Least severe log line written")] = "INFO"
 
 
-def load(
-    environment: Mapping[str, str] = os.environ, file: Path | None = None, **overrides: Any
-) -> Settings:
+def load(environment: Mapping[str, str] = os.environ, file: Path | None = None, **overrides: Any) -> Settings:
     """Settings from defaults, then the TOML file (`COLDSTREAM_CONFIG` or `file`), then the environment, then overrides.
 
     Raises `ConfigurationError` naming the setting and what it may be.

@@ -286,5 +286,3 @@ class Trigger:
     id: str
     at: float
     record_time: float
-
-

@@ -9,7 +9,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-
 from streams.errors import TopicRemadeError
 from streams.values import ItemRecord, Source
 from streams.wire import Item, to_seconds
@@ -33,7 +32,9 @@ class ItemOutcome(StrEnum):
     STALE = "stale"
 
 
-def apply_item(current: ItemRecord | None, item_id: str, item: Item | None, source: Source) -> tuple[ItemRecord, ItemOutcome]:
+def apply_item(
+    current: ItemRecord | None, item_id: str, item: Item | None, source: Source
+) -> tuple[ItemRecord, ItemOutcome]:
     """The item after this record (`item` None: a tombstone), and what the record was.
 
     Raises `TopicRemadeError` where another record has the source that is stored.
@@ -49,9 +50,9 @@ def apply_item(current: ItemRecord | None, item_id: str, item: Item | None, sour
             same_partition = old.partition == source.partition
             return current, ItemOutcome.REDELIVERY if same_partition else ItemOutcome.STALE
     kept = current if current is not None and not current.deleted else None
-    versions = {} if current is None else {"version": current.version, "write_id": current.write_id}
+    version = current.version if current is not None else 0
     if item is None:
-        return ItemRecord(item_id, deleted=True, source=source, **versions), ItemOutcome.DELETED
+        return ItemRecord(item_id, deleted=True, source=source, version=version), ItemOutcome.DELETED
     record = ItemRecord(
         item_id=item_id,
         title=item.title,
@@ -66,7 +67,7 @@ def apply_item(current: ItemRecord | None, item_id: str, item: Item | None, sour
         created=kept.created if kept else (source.partition, source.offset),
         first_seen=kept.first_seen if kept else source.time,
         encoder=kept.encoder if kept else "",
-        **versions,
+        version=version,
     )
     if kept is None:
         return record, ItemOutcome.CREATED
@@ -75,5 +76,3 @@ def apply_item(current: ItemRecord | None, item_id: str, item: Item | None, sour
     if any(getattr(kept, name) != getattr(record, name) for name in CONTENT):
         return record, ItemOutcome.CHANGED
     return record, ItemOutcome.UNCHANGED
-
-

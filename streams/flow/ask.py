@@ -16,10 +16,11 @@ from streams.decide.taste import Request, taste_vector, texts_of
 from streams.flow.catalogue import Catalogue
 from streams.flow.items import item_from_point
 from streams.flow.learning import Learning
+from streams.flow.parts import World
 from streams.flow.recommend import to_recommendation
 from streams.flow.texts import TextVectors
 from streams.flow.users import UserWork, from_point
-from streams.ports import Clock, Collection, Index, Randomness
+from streams.ports import Collection
 from streams.values import ItemRecord, Profile, Trigger, TriggerKind, UserState, Vector
 from streams.wire import Recommendation
 
@@ -36,16 +37,15 @@ class Reader:
     """Answers from the index and this worker's columns. Raises `IndexUnavailableError` while the index is away."""
 
     def __init__(
-        self, index: Index, catalogue: Catalogue, texts: TextVectors, learning: Learning, policy: Policy,
-        clock: Clock, randomness: Randomness,
-    ) -> None:  # fmt: skip
-        self._index = index
+        self, world: World, catalogue: Catalogue, texts: TextVectors, learning: Learning, policy: Policy
+    ) -> None:
+        self._index = world.index
+        self._clock = world.clock
+        self._randomness = world.randomness
         self._catalogue = catalogue
         self._texts = texts
         self._learning = learning
         self._policy = policy
-        self._clock = clock
-        self._randomness = randomness
 
     async def state(self, user_id: str) -> UserState | None:
         """What is stored of a user; None where nothing is."""
@@ -68,9 +68,7 @@ class Reader:
         state = await self.state(user_id) or UserState(user_id)
         if profile is not None:
             kept = state.profile or Profile()
-            state = msgspec.structs.replace(
-                state, profile=msgspec.structs.replace(kept, profile=profile, interests=())
-            )
+            state = msgspec.structs.replace(state, profile=msgspec.structs.replace(kept, profile=profile, interests=()))
         work = UserWork(user_id, [])
         work.state = state
         await self._catalogue.ensure([work])
@@ -116,4 +114,3 @@ class Reader:
             if len(best) == limit:
                 break
         return best
-

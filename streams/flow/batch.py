@@ -1,93 +1,44 @@
 """One batch on its way (DELIVERY section 1):
 
-    decode → load → apply → embed → items → rank → SIGNALS → PERSIST users → LISTS, refreshes, dead letters → acknowledge
+    decode → load → apply → embed → items → rank → SIGNALS → PERSIST users → LISTS, refreshes, dead letters → ack
 
-Everything before SIGNALS is invisible to others and may fail or be given up at any point. Redelivered records change no
-state, but their lists are made and sent again. This module awaits nothing but ports, so that the simulator can stop the
-world at each await.
+Everything before SIGNALS is invisible to others and may fail or be given up at any point (items are written before, for
+they must be durable before anybody is shown them). Redelivered records change no state, but their lists are made and
+sent again. This module awaits nothing but ports, so that the simulator can stop the world at each await.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final
 
 import msgspec
 
-from streams.decide.history import Bounds
-from streams.decide.policy import Policy
 from streams.errors import AbandonedError, ColdstreamError, PoisonError
-from streams.flow.catalogue import Catalogue
+from streams.flow.compute import ComputeError, computing
 from streams.flow.decoded import ItemInput, UserInput, bury, decode
-from streams.flow.fanout import FanOut
 from streams.flow.items import Items, ItemWork
-from streams.flow.learning import Learning
+from streams.flow.lists import Lists
+from streams.flow.parts import REBALANCE, Setting
 from streams.flow.persist import persist
-from streams.flow.recommend import list_message, rank_works, to_recommendation, tombstone_message, wanted_texts
-from streams.flow.report import BatchReport, Emission
+from streams.flow.recommend import wanted_texts
+from streams.flow.report import BatchReport
 from streams.flow.signals import signal_messages
-from streams.flow.texts import TextVectors
-from streams.flow.users import Users, UserWork, from_point, mark_refreshes, to_point
-from streams.ports import Clock, Collection, Index, Ownership, Point, Publisher, Randomness, Write
+from streams.flow.users import UserWork, from_point, mark_refreshes, to_point
+from streams.ports import Collection, Point, Write
 from streams.values import Message, Record, Topic
-from streams.wire import Recommendation
-
-
-OnList = Callable[[Recommendation, float | None], None]
-"""Told of each list that was delivered, and how many seconds after the record that it answers (None: a repeated one)."""
-REBALANCE: Final = "rebalance"
-
-
-class _ComputeError(Exception):
-    """Decoding passed, but applying, embedding or ranking failed: some record of the batch is at fault."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The pipeline's own settings."""
-
-    bounds: Bounds
-    excluding: frozenset[str]
-    """Event types that policy excludes items by."""
-    record_bytes: int
-    batch_age_seconds: float
-    """A batch older than this may belong to somebody else by now: half the session timeout."""
-    quiet_lag: int
-    """More waiting item records than this: a first import, no fan-out."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """The ports that a batch touches."""
-
-    index: Index
-    publisher: Publisher
-    ownership: Ownership
-    clock: Clock
-    randomness: Randomness
 
 
 class Pipeline:
     """Processes batches one at a time. Holds no record between two calls."""
 
-    def __init__(
-        self, world: World, texts: TextVectors, catalogue: Catalogue, users: Users, learning: Learning,
-        fan_out: FanOut, policy: Policy, limits: Limits, waiting_items: Callable[[], float],
-        on_list: OnList = lambda _list, _seconds: None,
-    ) -> None:  # fmt: skip
-        self._world = world
-        self._texts = texts
-        self._catalogue = catalogue
-        self._users = users
-        self._learning = learning
-        self._fan_out = fan_out
-        self._policy = policy
-        self._limits = limits
-        self._waiting_items = waiting_items
-        self._on_list = on_list
-        self._items = Items(world.index, texts.encoder, world.clock, world.randomness)
+    def __init__(self, setting: Setting) -> None:
+        self._world = setting.world
+        self._parts = setting.parts
+        self._limits = setting.limits
+        self._lists = Lists(setting)
+        world = setting.world
+        self._items = Items(world.index, setting.parts.texts.encoder, world.clock, world.randomness)
 
     async def process(self, records: Sequence[Record]) -> BatchReport:
         """All the way to the acknowledgement.
@@ -98,9 +49,9 @@ class Pipeline:
         """
         try:
             return await self._process(records)
-        except _ComputeError as error:
+        except ComputeError as error:
             if len(records) == 1:
-                poison = PoisonError("processing", f"{type(error.__cause__).__name__}: {error.__cause__}")
+                poison = PoisonError("processing", str(error))
                 return await self._bury_alone(records[0], poison)
         report = BatchReport()
         for record in records:
@@ -133,10 +84,10 @@ class Pipeline:
         with self._stage(report, "embed"):
             await self._embed(item_works, user_works, report)
         with self._stage(report, "items"):
-            report.lost_writes += await self._items.write(item_works, self._texts.encode, guard)
-            self._catalogue.put(item_works)
+            report.lost_writes += await self._items.write(item_works, self._parts.texts.encode, guard)
+            self._parts.catalogue.put(item_works)
         with self._stage(report, "rank"):
-            await self._rank(user_works)
+            await self._lists.make(user_works)
         with self._stage(report, "signals"):
             guard()
             await self._send_signals(user_works, report)
@@ -144,7 +95,7 @@ class Pipeline:
             await self._persist(user_works, guard, report)
         with self._stage(report, "emit"):
             guard()
-            await self._emit(item_works, user_works, dead, report)
+            await self._lists.emit(item_works, user_works, dead, report)
         self._world.ownership.acknowledge(records)
         self._count(item_works, user_works, report)
         return report
@@ -172,7 +123,7 @@ class Pipeline:
 
     async def _load_items(self, inputs: Sequence[ItemInput]) -> list[ItemWork]:
         works = await self._items.load(inputs)
-        with _computing():
+        with computing():
             for work in works:
                 work.apply(work.found, work.found_vector)
         return works
@@ -181,32 +132,22 @@ class Pipeline:
         works: dict[str, UserWork] = {}
         for entry in inputs:
             works.setdefault(entry.user_id, UserWork(entry.user_id, [])).inputs.append(entry)
-        states, cached = await self._users.load(list(works)) if works else ({}, 0)
+        states, cached = await self._parts.users.load(list(works)) if works else ({}, 0)
         report.cached_users += cached
         report.loaded_users += len(works) - cached
-        with _computing():
+        with computing():
             for work in works.values():
                 work.apply(states[work.user_id], self._limits.bounds, self._limits.excluding)
         return list(works.values())
 
     async def _embed(self, items: Sequence[ItemWork], users: Sequence[UserWork], report: BatchReport) -> None:
         """One call of the encoder for every text of the batch."""
-        with _computing():
+        with computing():
             pending = [(work, text) for work in items if (text := self._items.text_to_embed(work)) is not None]
-            rows, _ = await self._texts.both([text for _, text in pending], wanted_texts(users))
+            rows, _ = await self._parts.texts.both([text for _, text in pending], wanted_texts(users))
         for (work, _), row in zip(pending, rows, strict=True):
             work.vector = row
         report.embedded_texts += len(pending)
-
-    async def _rank(self, works: Sequence[UserWork]) -> None:
-        """Tastes and lists of these users."""
-        await self._catalogue.ensure(works)
-        texts = await self._texts.vectors(wanted_texts(works))
-        seeds = [self._world.randomness.integer() for _ in works]
-        with _computing():
-            rank_works(
-                works, texts, self._catalogue.columns, self._learning.model, self._policy, self._world.clock.now(), seeds
-            )
 
     async def _send_signals(self, works: Sequence[UserWork], report: BatchReport) -> None:
         sourced = [entry for work in works for entry in work.signals if entry.signals]
@@ -216,15 +157,15 @@ class Pipeline:
         report.signals += sum(len(entry.signals) for entry in sourced)
 
     async def _persist(self, works: Sequence[UserWork], guard: Callable[[], None], report: BatchReport) -> None:
-        """Compare-and-set of every user that changed. A loser is applied and ranked again; its signals are not resent."""
+        """Compare-and-set of every user that changed. A loser is applied and ranked again; its signals stay."""
         by_id = {work.user_id: work for work in works}
 
         async def again(lost: Mapping[str, Point | None]) -> Sequence[Write]:
             redone = [by_id[user_id] for user_id in lost]
-            with _computing():
+            with computing():
                 for work in redone:
                     work.apply(from_point(lost[work.user_id]), self._limits.bounds, self._limits.excluding)
-            await self._rank(redone)
+            await self._lists.make(redone)
             return self._to_writes(redone)
 
         try:
@@ -232,9 +173,9 @@ class Pipeline:
                 self._world.index, Collection.USERS, self._to_writes(works), again, guard
             )
         except ColdstreamError:
-            self._users.forget(by_id)  # nobody knows which of the writes took effect
+            self._parts.users.forget(by_id)  # nobody knows which of the writes took effect
             raise
-        self._users.keep(work.state for work in works if work.state.version)
+        self._parts.users.keep(work.state for work in works if work.state.version)
 
     def _to_writes(self, works: Sequence[UserWork]) -> list[Write]:
         writes = []
@@ -252,84 +193,6 @@ class Pipeline:
             writes.append(Write(to_point(work, work.state), expected))
         return writes
 
-    async def _emit(
-        self, items: Sequence[ItemWork], users: Sequence[UserWork], dead: Sequence[Message], report: BatchReport
-    ) -> None:
-        """Lists, tombstones, refreshes and dead letters, in one send; then a second look at what stands by now."""
-        clock = self._world.clock
-        now = clock.now()
-        messages = list(dead)
-        for work in users:
-            message = self._to_message(work, now)
-            if message is not None:
-                messages.append(message)
-        if self._waiting_items() <= self._limits.quiet_lag:
-            refreshes, dropped = await self._fan_out.arrived([work.record for work in items if work.arrived], now)
-            messages += refreshes
-            report.refreshes_dropped += dropped
-            report.refreshes_sent += len(refreshes)
-        refreshes, dropped = await self._fan_out.withdrawn([work.item_id for work in items if work.withdrawn], now)
-        report.refreshes_dropped += dropped
-        report.refreshes_sent += len(refreshes)
-        messages += refreshes
-        messages += self._learning.lessons(users, self._catalogue.columns, self._policy, now)
-        if messages:
-            await self._world.publisher.send(messages)
-        await self._repair(users)
-        self._observe(users, clock.now(), report)
-
-    def _to_message(self, work: UserWork, now: float) -> Message | None:
-        if work.state.is_marker:
-            return tombstone_message(work.state) if work.emits_tombstone else None
-        if not work.sends_list or work.ranking is None:
-            return None
-        work.sent = to_recommendation(
-            work.ranking,
-            work.state,
-            work.triggers,
-            recommendation_id=self._world.randomness.token(),
-            generated_at=now,
-            encoder=self._texts.encoder.name,
-        )
-        return list_message(work.sent)
-
-    async def _repair(self, works: Sequence[UserWork]) -> None:
-        """Where others may write: a greater version that stands by now has its list (or tombstone) sent once more.
-
-        A zombie may have written its older list after its successor's; compaction would keep the older one.
-        """
-        if not self._world.index.shared or not works:
-            return
-        points = await self._world.index.read(Collection.USERS, [work.user_id for work in works])
-        newer = []
-        for work, point in zip(works, points, strict=True):
-            state = from_point(point)
-            if state is not None and state.version > work.state.version:
-                work.found = work.state = state
-                work.emits_tombstone = state.is_marker
-                work.refreshed_only = False
-                newer.append(work)
-        if not newer:
-            return
-        self._users.forget(work.user_id for work in newer)
-        await self._rank(newer)
-        messages = [self._to_message(work, self._world.clock.now()) for work in newer]
-        await self._world.publisher.send([message for message in messages if message is not None])
-
-    def _observe(self, works: Sequence[UserWork], delivered_at: float, report: BatchReport) -> None:
-        for work in works:
-            if work.state.is_marker:
-                if work.emits_tombstone:
-                    report.tombstones += 1
-                    report.erased.append(work.user_id)
-            elif work.sent is not None:
-                seconds = tuple(delivered_at - trigger.record_time for trigger in work.fresh)
-                report.emissions.append(
-                    Emission(work.triggers[-1].kind, work.sent.strategy, seconds, work.sent.arm)
-                )
-                self._on_list(work.sent, seconds[-1] if seconds else None)
-                report.conflated += len(work.triggers) - 1
-
     def _count(self, items: Sequence[ItemWork], users: Sequence[UserWork], report: BatchReport) -> None:
         for item in items:
             report.outcomes.update((Topic.ITEMS.value, outcome.value) for outcome in item.outcomes)
@@ -345,14 +208,3 @@ class Pipeline:
             yield
         finally:
             report.spend(name, self._world.clock.monotonic() - begun)
-
-
-@contextmanager
-def _computing() -> Iterator[None]:
-    """Turns any error of a computation into `_ComputeError`; Coldstream's own errors pass."""
-    try:
-        yield
-    except ColdstreamError:
-        raise
-    except Exception as error:
-        raise _ComputeError from error

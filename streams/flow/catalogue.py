@@ -1,5 +1,6 @@
 """The worker's columns, kept like the index: loaded whole at the start, then by what this worker writes and, where others
-write too, by what they changed since the last look."""
+write too, by what they changed since the last look.
+"""
 
 from __future__ import annotations
 
@@ -89,9 +90,7 @@ class Catalogue:
         wanted: dict[str, None] = {}
         for work in works:
             wanted.update((entry.item_id, None) for entry in work.state.history if entry.item_id is not None)
-            wanted.update(
-                (entry.refresh.item_id, None) for entry in work.inputs if isinstance(entry, RefreshInput)
-            )
+            wanted.update((entry.refresh.item_id, None) for entry in work.inputs if isinstance(entry, RefreshInput))
         missing = [
             item_id
             for item_id in wanted

@@ -180,7 +180,8 @@ def from_point(point: Point | None) -> UserState | None:
 
 class Users:
     """Users by id: a cache (least recently used goes) in front of the index. One owner a user, so it rarely lies;
-    where it does, the conditional write finds out."""
+    where it does, the conditional write finds out.
+    """
 
     def __init__(self, index: Index, capacity: int) -> None:
         self._index = index

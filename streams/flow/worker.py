@@ -21,16 +21,14 @@ from streams.errors import (
     PoisonError,
     RetryableError,
 )
-from streams.flow.batch import REBALANCE, Pipeline, World
+from streams.flow.batch import Pipeline
 from streams.flow.buffer import Buffer
-from streams.flow.catalogue import Catalogue
 from streams.flow.decoded import bury
-from streams.flow.fanout import FanOut
-from streams.flow.learning import Learning
+from streams.flow.parts import REBALANCE, Setting
 from streams.flow.recommend import tombstone_message
 from streams.flow.report import BatchReport
-from streams.flow.signals import StatisticsOwner, decode_signals
-from streams.flow.users import Users, from_point
+from streams.flow.signals import decode_signals
+from streams.flow.users import from_point
 from streams.ports import Collection
 from streams.values import Record, Topic
 
@@ -58,40 +56,33 @@ class Hold:
     """Monotonic seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How much is taken, and how often the house is kept."""
-
-    batch_size: int
-    items_share: float
-    flush_seconds: float
-
-
 class Worker:
     """Owns the pipeline, the statistics and the learning of the partitions that it was given."""
 
     def __init__(
-        self, world: World, buffer: Buffer, pipeline: Pipeline, catalogue: Catalogue, users: Users,
-        statistics: StatisticsOwner, learning: Learning, fan_out: FanOut, pace: Pace,
-        observe: Callable[[BatchReport], None], on_hold: Callable[[Hold | None], None] = lambda _: None,
-    ) -> None:  # fmt: skip
-        self._world = world
+        self,
+        setting: Setting,
+        buffer: Buffer,
+        observe: Callable[[BatchReport], None],
+        on_hold: Callable[[Hold | None], None] = lambda _: None,
+    ) -> None:
+        self._world = setting.world
+        self._limits = setting.limits
+        self._catalogue = setting.parts.catalogue
+        self._users = setting.parts.users
+        self._statistics = setting.parts.statistics
+        self._learning = setting.parts.learning
+        self._fan_out = setting.parts.fan_out
+        self._pipeline = Pipeline(setting)
         self._buffer = buffer
-        self._pipeline = pipeline
-        self._catalogue = catalogue
-        self._users = users
-        self._statistics = statistics
-        self._learning = learning
-        self._fan_out = fan_out
-        self._pace = pace
         self._observe = observe
         self._on_hold = on_hold
         self._owned: Mapping[str, frozenset[int]] = {}
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._flushed_at = world.clock.monotonic()
-        self._ticked_at = world.clock.now()
+        self._flushed_at = self._world.clock.monotonic()
+        self._ticked_at = self._world.clock.now()
         self._repeats: list[tuple[float, str]] = []
         self.hold: Hold | None = None
         self.batches = 0
@@ -134,7 +125,7 @@ class Worker:
                 continue
             self._idle.clear()
             try:
-                await self.step(self._buffer.take(self._pace.batch_size, self._pace.items_share))
+                await self.step(self._buffer.take(self._limits.batch_size, self._limits.items_share))
                 await self.maintain()
             finally:
                 self._idle.set()
@@ -168,7 +159,7 @@ class Worker:
     async def maintain(self) -> None:
         """Whatever is due: flush, reload, expiries, waiting refreshes, repeated tombstones, the model."""
         now = self._world.clock.now()
-        if self._world.clock.monotonic() - self._flushed_at >= self._pace.flush_seconds:
+        if self._world.clock.monotonic() - self._flushed_at >= self._limits.flush_seconds:
             await self._until_done(self._flush)
             self._flushed_at = self._world.clock.monotonic()
         await self._until_done(self._catalogue.reload)

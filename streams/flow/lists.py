@@ -1,0 +1,114 @@
+"""The end of a batch's way: tastes and lists are made, and what others shall see is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streams.flow.compute import computing
+from streams.flow.items import ItemWork
+from streams.flow.parts import Setting
+from streams.flow.recommend import list_message, rank_works, to_recommendation, tombstone_message, wanted_texts
+from streams.flow.report import BatchReport, Emission
+from streams.flow.users import UserWork, from_point
+from streams.ports import Collection
+from streams.values import Message
+
+
+class Lists:
+    """Makes and sends lists, tombstones, refreshes and lessons."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._world = setting.world
+        self._parts = setting.parts
+        self._policy = setting.policy
+        self._limits = setting.limits
+        self._hooks = setting.hooks
+
+    async def make(self, works: Sequence[UserWork]) -> None:
+        """Give each of these users a taste, and a list to those who want one. Raises `ComputeError`."""
+        await self._parts.catalogue.ensure(works)
+        texts = await self._parts.texts.vectors(wanted_texts(works))
+        seeds = [self._world.randomness.integer() for _ in works]
+        now = self._world.clock.now()
+        with computing():
+            rank_works(
+                works, texts, self._parts.catalogue.columns, self._parts.learning.model, self._policy, now, seeds
+            )
+
+    async def emit(
+        self, items: Sequence[ItemWork], users: Sequence[UserWork], dead: Sequence[Message], report: BatchReport
+    ) -> None:
+        """Lists, tombstones, refreshes, lessons and dead letters, in one send; then a second look at what stands."""
+        clock = self._world.clock
+        now = clock.now()
+        messages = [*dead, *(message for work in users if (message := self._to_message(work, now)) is not None)]
+        messages += await self._refreshes(items, now, report)
+        messages += self._parts.learning.lessons(users, self._parts.catalogue.columns, self._policy, now)
+        if messages:
+            await self._world.publisher.send(messages)
+        await self._repair(users)
+        self._observe(users, clock.now(), report)
+
+    async def _refreshes(self, items: Sequence[ItemWork], now: float, report: BatchReport) -> list[Message]:
+        """The fan-out of this batch's items; of new ones only where no import is under way."""
+        fan_out = self._parts.fan_out
+        arrived = [work.record for work in items if work.arrived]
+        if arrived and self._hooks.waiting_items() > self._limits.quiet_lag:
+            arrived = []
+        messages, dropped = await fan_out.arrived(arrived, now)
+        withdrawn, dropped_too = await fan_out.withdrawn([work.item_id for work in items if work.withdrawn], now)
+        report.refreshes_sent += len(messages) + len(withdrawn)
+        report.refreshes_dropped += dropped + dropped_too
+        return messages + withdrawn
+
+    def _to_message(self, work: UserWork, now: float) -> Message | None:
+        if work.state.is_marker:
+            return tombstone_message(work.state) if work.emits_tombstone else None
+        if not work.sends_list or work.ranking is None:
+            return None
+        work.sent = to_recommendation(
+            work.ranking,
+            work.state,
+            work.triggers,
+            recommendation_id=self._world.randomness.token(),
+            generated_at=now,
+            encoder=self._parts.texts.encoder.name,
+        )
+        return list_message(work.sent)
+
+    async def _repair(self, works: Sequence[UserWork]) -> None:
+        """Where others may write: a greater version that stands by now has its list (or tombstone) sent once more.
+
+        A zombie may have written its older list after its successor's; compaction would keep the older one.
+        """
+        if not self._world.index.shared or not works:
+            return
+        points = await self._world.index.read(Collection.USERS, [work.user_id for work in works])
+        newer = []
+        for work, point in zip(works, points, strict=True):
+            state = from_point(point)
+            if state is not None and state.version > work.state.version:
+                work.state = state
+                work.emits_tombstone = state.is_marker
+                work.refreshed_only = False
+                newer.append(work)
+        if not newer:
+            return
+        self._parts.users.forget(work.user_id for work in newer)
+        await self.make(newer)
+        now = self._world.clock.now()
+        messages = [message for work in newer if (message := self._to_message(work, now)) is not None]
+        if messages:
+            await self._world.publisher.send(messages)
+
+    def _observe(self, works: Sequence[UserWork], delivered_at: float, report: BatchReport) -> None:
+        for work in works:
+            if work.state.is_marker:
+                if work.emits_tombstone:
+                    report.tombstones += 1
+                    report.erased.append(work.user_id)
+            elif work.sent is not None:
+                seconds = tuple(delivered_at - trigger.record_time for trigger in work.fresh)
+                report.emissions.append(Emission(work.triggers[-1].kind, work.sent.strategy, seconds, work.sent.arm))
+                report.conflated += len(work.triggers) - 1
+                self._hooks.on_list(work.sent, seconds[-1] if seconds else None)

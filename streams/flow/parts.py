@@ -1,0 +1,81 @@
+"""What a worker works with: the ports it touches, and its own parts in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streams.decide.history import Bounds
+from streams.decide.policy import Policy
+from streams.flow.catalogue import Catalogue
+from streams.flow.fanout import FanOut
+from streams.flow.learning import Learning
+from streams.flow.signals import StatisticsOwner
+from streams.flow.texts import TextVectors
+from streams.flow.users import Users
+from streams.ports import Clock, Index, Ownership, Publisher, Randomness
+from streams.wire import Recommendation
+
+REBALANCE = "rebalance"
+"""Why `Ownership.interrupted` ends a batch; a stop lets it finish."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The ports that a batch touches."""
+
+    index: Index
+    publisher: Publisher
+    ownership: Ownership
+    clock: Clock
+    randomness: Randomness
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is in memory between two batches; none of it is the truth."""
+
+    texts: TextVectors
+    catalogue: Catalogue
+    users: Users
+    statistics: StatisticsOwner
+    learning: Learning
+    fan_out: FanOut
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the settings say to the pipeline and its loop."""
+
+    bounds: Bounds
+    excluding: frozenset[str]
+    """Event types that policy excludes items by."""
+    record_bytes: int
+    batch_age_seconds: float
+    """A batch older than this may belong to somebody else by now: half the session timeout."""
+    quiet_lag: int
+    """More waiting item records than this: a first import, no fan-out."""
+    batch_size: int
+    items_share: float
+    flush_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Who is told of what, and whom to ask."""
+
+    waiting_items: Callable[[], float]
+    """Item records that are not acknowledged yet; infinite while unknown."""
+    on_list: Callable[[Recommendation, float | None], None] = lambda _list, _seconds: None
+    """Told of each list delivered, and how many seconds after the record that it answers (None: a repeated one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything that pipeline and loop share."""
+
+    world: World
+    parts: Parts
+    policy: Policy
+    limits: Limits
+    hooks: Hooks
