@@ -9,7 +9,7 @@ from streams.errors import ColdstreamError
 
 
 class ComputeError(Exception):
-    """Decoding passed, but applying, embedding or ranking failed: some record of the batch is at fault (`__cause__`)."""
+    """Decoding passed, but applying, embedding or ranking failed: some record of the batch is at fault."""
 
 
 @contextmanager

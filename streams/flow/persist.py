@@ -30,8 +30,8 @@ async def persist(
 ) -> int:
     """Write until each write won or was given up by `again`; returns how many writes lost on the way.
 
-    `guard` is called before each round and may raise `AbandonedError`. `vectors`: whether `again` needs them. Raises `IndexUnavailableError`, also when a
-    write loses `ROUNDS` times in a row.
+    `guard` is called before each round and may raise `AbandonedError`. `vectors`: whether `again` needs them. Raises
+    `IndexUnavailableError`, also when a write loses `ROUNDS` times in a row.
     """
     pending = list(writes)
     lost_in_all = 0

@@ -1,8 +1,8 @@
-"""What events say about items, for all users: sent by the user's owner, folded by the item's owner (DELIVERY section 4).
+"""What events say about items, for all users (DELIVERY section 4).
 
-One message to each `signals` partition concerned, for each source partition of a batch. What comes from one source
-partition comes in order and without gaps (the producer is idempotent), so that a point that keeps the last offset of each
-source partition drops every repetition.
+Sent by the user's owner, folded by the item's owner: one message to each `signals` partition concerned, for each source
+partition of a batch. What comes from one source partition comes in order and without gaps (the producer is idempotent),
+so that a point that keeps the last offset of each source partition drops every repetition.
 """
 
 from __future__ import annotations

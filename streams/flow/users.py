@@ -130,10 +130,8 @@ def _apply_refresh(work: UserWork, entry: RefreshInput) -> None:
     """A refresh never starts a user: for a marker or somebody unknown it is dropped."""
     if work.state.is_marker or (work.found is None and work.state.version == 0 and not work.state.applied):
         return
-    if is_applied(work.state.applied, Topic.REFRESHES, entry.source):
-        outcome = Outcome.REDELIVERY
-    else:
-        outcome = Outcome.NEW
+    repeated = is_applied(work.state.applied, Topic.REFRESHES, entry.source)
+    outcome = Outcome.REDELIVERY if repeated else Outcome.NEW
     work.outcomes.append((Topic.REFRESHES, outcome))
     _trigger(work, entry, outcome, quiet=False)
 
