@@ -1,0 +1,1 @@
+"""The demonstration: embedded broker, a worker as a real process, a replay, and what it shows."""
