@@ -125,8 +125,7 @@ class App:
         users = Users(index, settings.users_cache)
         fan_out = FanOut(index, catalogue, Budget(settings.fan_out_per_second, clock), settings.fan_out_users)
         buffer = Buffer(records=settings.buffer_records, bytes_=settings.buffer_bytes)
-        intake = _LateIntake()
-        consumer = KafkaConsumer(settings, intake)
+        consumer = KafkaConsumer(settings)
         world = World(index, publisher, consumer, clock, randomness)
         reader = Reader(world, catalogue, texts, learning, policy)
         http = HttpServer(WorkerService(reader, publisher, self._reasons), self.metrics, settings)
@@ -137,7 +136,7 @@ class App:
             _limits(settings),
             Hooks(lambda: _waiting_items(consumer), http.feed.show),
         )
-        worker = self._worker = intake.worker = Worker(setting, buffer, self.metrics.observe, self._on_hold)
+        worker = self._worker = Worker(setting, buffer, self.metrics.observe, self._on_hold)
         self._consumer = consumer
         self._started = False
         await http.start()
@@ -150,7 +149,7 @@ class App:
         model_reader = ModelReader(settings, learning.adopt)
         await model_reader.start()
         stack.push_async_callback(model_reader.stop)
-        await consumer.start()
+        await consumer.start(worker)
         stack.push_async_callback(consumer.stop)
         self._started = True
         await self._serve(worker, consumer, index, buffer, columns)
@@ -169,7 +168,7 @@ class App:
             consumer.failed,
             asyncio.create_task(watchdog.run(), name="watchdog"),
             asyncio.create_task(self._purge(worker, index), name="purge"),
-            asyncio.create_task(self._gauge(consumer, buffer, columns), name="gauges"),
+            asyncio.create_task(self._gauge(consumer, columns), name="gauges"),
         ]
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         try:
@@ -197,7 +196,7 @@ class App:
                     worker.erased_at = erased_at
                     raise
 
-    async def _gauge(self, consumer: KafkaConsumer, buffer: Buffer, columns: Table) -> None:
+    async def _gauge(self, consumer: KafkaConsumer, columns: Table) -> None:
         while True:
             await asyncio.sleep(GAUGE_SECONDS)
             self.metrics.show_lag(
@@ -232,21 +231,6 @@ class App:
         elif self._consumer.lag() is None:
             reasons.append("the lag is not known yet")
         return reasons
-
-
-class _LateIntake:
-    """The worker is made after the consumer that hands in to it."""
-
-    worker: Worker
-
-    async def put(self, record):  # type: ignore[no-untyped-def]  # noqa: ANN001
-        await self.worker.put(record)
-
-    async def revoked(self) -> None:
-        await self.worker.revoked()
-
-    async def assigned(self, partitions):  # type: ignore[no-untyped-def]  # noqa: ANN001
-        await self.worker.assigned(partitions)
 
 
 def _open_encoder(settings: Settings) -> Encoder:

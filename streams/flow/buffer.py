@@ -33,11 +33,7 @@ class Buffer:
         self._room.set()
 
     async def put(self, record: Record) -> None:
-        """Append; waits while the topic is full. A record above the limit passes alone.
-
-        A record that waits while the buffer is cleared is dropped with the others: appended behind the clearing it would
-        stand before the records that are read again, and they would pass for redeliveries.
-        """
+        """Append; waits while the topic is full. A record above the limit passes alone."""
         topic, clearings = record.topic, self._clearings
         while self._is_full(topic, record.size_bytes):
             self._room.clear()

@@ -1,4 +1,4 @@
-"""The worker's columns, kept like the index: loaded whole at the start, then by what this worker writes and, where others
+"""The worker's columns, kept like the index: loaded whole at start, then by what this worker writes and, where others
 write too, by what they changed since the last look.
 """
 

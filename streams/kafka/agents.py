@@ -41,9 +41,9 @@ class KafkaConsumer:
     move, `interrupted` says so. `failed` ends with a `FatalError` when the member can't go on; the process must exit.
     """
 
-    def __init__(self, settings: Settings, intake: Intake, topics: Sequence[Topic] = CONSUMED) -> None:
+    def __init__(self, settings: Settings, topics: Sequence[Topic] = CONSUMED) -> None:
         self._settings = settings
-        self._intake = intake
+        self._intake: Intake
         self._topics = {full_name(settings, topic): topic for topic in topics}
         self._events: dict[Position, EventT[Any]] = {}
         self._next: dict[tuple[Topic, int], int] = {}
@@ -57,8 +57,9 @@ class KafkaConsumer:
         self.acknowledged = 0
         """Records acknowledged since the start."""
 
-    async def start(self) -> None:
-        """Connect and join. Raises `FatalError` where that can't be."""
+    async def start(self, intake: Intake) -> None:
+        """Connect and join; records go to `intake` from now on. Raises `FatalError` where that can't be."""
+        self._intake = intake
         member = self._member = make_member(
             self._settings, self._topics.values(), asyncio.get_running_loop()
         )
