@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from streams.decide.ragged import Rows
 from streams.decide.wording import Wording
 
-NEAREST: Final = 48
+NEAREST: Final = 32
 _AT_ONCE: Final = 64
 
 Matrix = NDArray[np.float32]

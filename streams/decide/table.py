@@ -32,6 +32,11 @@ _GROWTH: Final = 1.1
 _SAMPLE: Final = 10_000
 _LATEST: Final = 128
 _FREED: Final = 0.05
+POPULAR: Final = 60
+POPULAR_HORIZONS: Final = (1, 3, 4)
+"""Indices of the horizons by which popular items are found: 1, 14 and 60 days."""
+_FRESH_EVENTS: Final = 64
+_FRESH_SECONDS: Final = 3600.0
 
 
 class Table:
@@ -59,6 +64,8 @@ class Table:
         self.touched = np.zeros(0)
         self.category = np.zeros(0, np.int64)
         self._free: list[int] = []
+        self._popular: Rows = np.zeros(0, np.int64)
+        self._popular_at = (-math.inf, -math.inf, 0)
         self._fitted = 0
         self._given_mean: Vector | None = None
         self.mean: Vector = np.zeros(dimension, np.float32)
@@ -149,6 +156,17 @@ class Table:
         """Whether items may stand in a list made at `now` (broadcast against rows)."""
         return np.asarray(self.live[rows] & (self.opens[rows] <= now) & (now < self.closes[rows]))
 
+    def popular(self, now: float) -> Rows:
+        """The most popular at several horizons, found again after 64 events or an hour."""
+        events, at, size = self._popular_at
+        if self.counts.total - events >= _FRESH_EVENTS or abs(now - at) > _FRESH_SECONDS or size != len(self):
+            used = len(self.ids)
+            columns = [self.counts.column(horizon, now)[:used] for horizon in POPULAR_HORIZONS]
+            best = [best_of(np.arange(used), scores, POPULAR) for scores in (*columns, self.counts.positives[:used])]
+            self._popular = np.unique(np.concatenate(best))
+            self._popular_at = (self.counts.total, now, len(self))
+        return self._popular
+
     def _fit(self) -> None:
         """The mean and main axes of the catalogue, or of a sample of it, and every short vector by them."""
         used = np.fromiter(self.rows.values(), np.int64, len(self.rows))
@@ -168,11 +186,13 @@ class Table:
         self.nearness.forget()
 
     def _arrival(self, row: int) -> float:
-        """When an item came: published, else first met; −∞ where neither is known."""
+        """When an item came: published, else first met, else first seen; −∞ where nothing is known."""
         if math.isfinite(self.opens[row]):
             return float(self.opens[row])
-        first = float(self.counts.first_at[row])
-        return first if math.isfinite(first) else -math.inf
+        first, record = float(self.counts.first_at[row]), self.records[row]
+        if math.isfinite(first) or record is None or not record.first_seen:
+            return first if math.isfinite(first) else -math.inf
+        return record.first_seen
 
     def _touch(self, row: int, at: float, *, arrives: bool) -> None:
         self.touched[row] = max(self.touched[row], at)
@@ -227,6 +247,16 @@ class Table:
         self.nearness.forget()
         self.latest = [row for row in self.latest if self.ids[row]]
         self._free = rows
+
+
+def best_of(rows: Rows, scores: NDArray[np.floating], count: int) -> Rows:
+    """The rows of the greatest positive scores, at most `count`, in no order."""
+    positive = scores > 0
+    if not positive.all():
+        rows, scores = rows[positive], scores[positive]
+    if len(rows) <= count:
+        return rows
+    return rows[np.argpartition(-scores, count)[:count]]
 
 
 _EMPTY: Final = {

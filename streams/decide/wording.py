@@ -11,6 +11,8 @@ from streams.values import ItemRecord
 
 _HEAVY_SHARE = 0.05
 _HEAVY_LEAST = 500
+_TAIL_SHARE = 0.05
+_TAIL_LEAST = 4096
 
 
 class Wording:
@@ -21,8 +23,7 @@ class Wording:
         self.facets = Ragged(facet=np.int32, kind=np.int8)
         self.facet_counts = np.zeros(SPACE)
         """Positive events of 60 days by facet, in the scaled units of `Counts`."""
-        self._having = Ragged(row=np.int32)
-        self._having.reserve(SPACE)
+        self._postings = Postings()
         self._items = 0
         self._row_counts = np.zeros(0)
         self._norms = np.ones(0)
@@ -41,8 +42,7 @@ class Wording:
         self.clear([row])
         terms = terms_of(text_of(record))
         ids = terms.ids.astype(np.int64)
-        for term in ids.tolist():
-            self._having.append(term, row=row)
+        self._postings.add(row, ids)
         self._items += 1
         weights = terms.weights * self._rarity(ids)
         self._norms[row] = max(float(np.linalg.norm(weights)), 1e-9)
@@ -54,16 +54,14 @@ class Wording:
 
     def clear(self, rows: list[int]) -> None:
         """Forget rows that are given to other items."""
+        rows = [row for row in rows if self.terms.length[row]]
+        if not rows:
+            return
+        self._postings.remove(rows)
+        self._items -= len(rows)
         for row in rows:
-            if not self.terms.length[row]:
-                continue
-            for term in self.terms["term"][self.terms.span(row)].tolist():
-                span = self._having.span(term)
-                others = self._having["row"][span]
-                self._having.replace(term, row=others[others != row].copy())
             self.count(row, -float(self._row_counts[row]))
             self.terms.length[row] = self.facets.length[row] = 0
-            self._items -= 1
 
     def count(self, row: int, grown: float) -> None:
         """Let the 60-day counts of a row's facets grow."""
@@ -93,11 +91,74 @@ class Wording:
     def add_cosines(self, scores: NDArray[np.float32], terms: Rows, weights: NDArray[np.float32]) -> None:
         """Add each item's cosine with the terms to `scores`, shape [rows], nearly: repeated words count once, common ones not."""
         heavy = max(_HEAVY_LEAST, int(_HEAVY_SHARE * self._items))
-        light = self._having.length[terms] <= heavy
-        owner, flat = self._having.gather(terms[light])
-        rows = self._having["row"][flat]
-        said = weights[light] * self._rarity(terms[light])
+        light = self._postings.having[terms] <= heavy
+        said = np.zeros(0) if not light.any() else weights[light] * self._rarity(terms[light])
+        owner, rows = self._postings.find(terms[light])
         np.add.at(scores, rows, (said[owner] / self._norms[rows]).astype(np.float32))
 
     def _rarity(self, terms: NDArray[np.integer]) -> NDArray[np.float64]:
-        return np.asarray(np.log((self._items + 2.0) / (self._having.length[terms] + 1.0)))
+        return np.asarray(np.log((self._items + 2.0) / (self._postings.having[terms] + 1.0)))
+
+
+class Postings:
+    """The rows that have a term: sorted by term, and a short unsorted tail that is merged in when it has grown."""
+
+    def __init__(self) -> None:
+        self.having = np.zeros(SPACE, np.int64)
+        """Items by term."""
+        self._rows = np.zeros(0, np.int32)
+        self._ends = np.zeros(SPACE + 1, np.int64)
+        self._tail: list[tuple[int, Rows]] = []
+        self._tail_entries = 0
+        self._asked = np.full(SPACE, -1, np.int64)
+
+    def add(self, row: int, terms: Rows) -> None:
+        """A row that isn't in yet has these distinct terms."""
+        self.having[terms] += 1
+        self._tail.append((row, terms))
+        self._tail_entries += len(terms)
+
+    def remove(self, rows: list[int]) -> None:
+        """Take rows out."""
+        self._merge()
+        terms = np.repeat(np.arange(SPACE), np.diff(self._ends))
+        stays = ~np.isin(self._rows, rows)
+        self._sort(terms[stays], self._rows[stays])
+
+    def find(self, terms: Rows) -> tuple[Rows, Rows]:
+        """(index into terms, row) of every entry of these distinct terms."""
+        if self._tail_entries > max(_TAIL_LEAST, int(_TAIL_SHARE * len(self._rows))):
+            self._merge()
+        starts = self._ends[terms]
+        lengths = self._ends[terms + 1] - starts
+        owner = np.repeat(np.arange(len(terms)), lengths)
+        flat = np.arange(len(owner)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+        rows = self._rows[flat].astype(np.int64)
+        if not self._tail:
+            return owner, rows
+        self._asked[terms] = np.arange(len(terms))
+        tail_rows, tail_terms = self._tail_arrays()
+        asked = self._asked[tail_terms]
+        self._asked[terms] = -1
+        return np.concatenate([owner, asked[asked >= 0]]), np.concatenate([rows, tail_rows[asked >= 0]])
+
+    def _tail_arrays(self) -> tuple[Rows, Rows]:
+        if len(self._tail) > 1:
+            rows = np.concatenate([np.full(len(terms), row) for row, terms in self._tail])
+            terms = np.concatenate([terms for _, terms in self._tail])
+        else:
+            rows, terms = np.full(len(self._tail[0][1]), self._tail[0][0]), self._tail[0][1]
+        return rows, terms
+
+    def _merge(self) -> None:
+        if not self._tail:
+            return
+        tail_rows, tail_terms = self._tail_arrays()
+        terms = np.repeat(np.arange(SPACE), np.diff(self._ends))
+        self._tail, self._tail_entries = [], 0
+        self._sort(np.concatenate([terms, tail_terms]), np.concatenate([self._rows, tail_rows]))
+
+    def _sort(self, terms: Rows, rows: NDArray[np.integer]) -> None:
+        self.having = np.bincount(terms, minlength=SPACE)
+        self._ends = np.concatenate([[0], np.cumsum(self.having)])
+        self._rows = rows[np.argsort(terms, kind="stable")].astype(np.int32)

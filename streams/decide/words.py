@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from math import log
 from typing import Final
 from zlib import crc32
 
@@ -19,7 +20,7 @@ SPACE: Final = 1 << 18
 KINDS: Final = 4
 """Kinds of facet: title, first category, other categories, attributes."""
 _MOST_FACETS: Final = 16
-_MOST_TERMS: Final = 64
+_MOST_TERMS: Final = 48
 
 _WORD: Final = re.compile(r"\w+")
 
@@ -32,7 +33,7 @@ def terms_of(text: str) -> Terms:
     weights: dict[int, float] = {}
     for term, count in counts.most_common(_MOST_TERMS):
         number = crc32(term.encode()) % SPACE
-        weights[number] = weights.get(number, 0.0) + 1.0 + float(np.log(count))
+        weights[number] = weights.get(number, 0.0) + 1.0 + log(count)
     ids = np.array(sorted(weights), np.uint32)
     return Terms(ids, np.array([weights[int(number)] for number in ids], np.float32))
 

@@ -1,0 +1,159 @@
+"""Retrieval: which few hundred items are worth ranking for a user. Every source brings its best; ranking decides.
+
+Sources: what follows the last interactions, the nearest by text of the last eight, profile and wishes by dense and
+lexical cosine, popular at several horizons, just met by anybody, newest, and (where policy lets items return) what the
+user has met before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.decide.policy import Policy
+from streams.decide.ragged import Rows
+from streams.decide.table import POPULAR, POPULAR_HORIZONS, Table, best_of
+from streams.decide.taste import Request, Taste
+
+FOLLOWING: Final = 150
+NEWEST: Final = 100
+JUST_MET: Final = 60
+WORDED: Final = 80
+_NEAR_HISTORY: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Followers of the histories of a batch: entry e says that `follower[e]` follows interaction `place[e]` of `user[e]`."""
+
+    user: Rows
+    place: Rows
+    follower: Rows
+    weight: NDArray[np.float64]
+    recent: NDArray[np.float64]
+
+
+def following_of(table: Table, tastes: Sequence[Taste]) -> Following:
+    """The followers of all interactions of a batch of users."""
+    sizes = np.array([len(taste.rows) for taste in tastes])
+    rows = np.concatenate([taste.rows for taste in tastes]) if len(tastes) else np.zeros(0, np.int64)
+    users = np.repeat(np.arange(len(tastes)), sizes)
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    now = np.repeat(np.array([taste.request.now for taste in tastes], np.float64), sizes)
+    owner, follower, weight, recent = table.followers.gather(rows, now)
+    return Following(users[owner], places[owner], follower, weight, recent)
+
+
+def find(table: Table, tastes: Sequence[Taste], following: Following, policy: Policy) -> list[Rows]:
+    """Candidate rows for each user: distinct, recommendable, neither excluded nor blocked; empty where there are none."""
+    ends = np.searchsorted(following.user, np.arange(len(tastes) + 1))
+    found = []
+    for user, taste in enumerate(tastes):
+        sources = _sources(table, taste, following, slice(ends[user], ends[user + 1]))
+        found.append(_allowed(table, np.unique(np.concatenate(sources)), taste.request, policy))
+    return found
+
+
+def _sources(table: Table, taste: Taste, following: Following, mine: slice) -> list[Rows]:
+    request = taste.request
+    found = [_shared(table, request), _followers(table, taste, following, mine)]
+    if not taste.is_cold:
+        near, _ = table.nearness.of(taste.rows[:_NEAR_HISTORY], len(table.ids), table.short, table.wording)
+        found.append(near[near >= 0].astype(np.int64))
+        if request.among is not None:
+            found.append(_worded(table, taste, request.among))
+        found.append(_met(table, request))
+    found.extend(_asked(table, text, request) for text in (*taste.wishes, taste.profile) if text)
+    return found
+
+
+def _shared(table: Table, request: Request) -> Rows:
+    """Popular, just met, newest: the same for everybody. Any items at all where nothing is known of any."""
+    if request.among is None:
+        newest = table.arrivals.newest(request.now, NEWEST)
+        found = np.concatenate([table.popular(request.now), np.array(table.latest[-JUST_MET:], np.int64), newest])
+        return found if len(found) >= request.limit else np.arange(min(len(table.ids), NEWEST))
+    among = np.flatnonzero(request.among)
+    best = [best_of(among, table.counts.column(horizon, request.now)[among], POPULAR) for horizon in POPULAR_HORIZONS]
+    came = table.arrivals.newest(request.now, len(table.ids))
+    return np.concatenate([*best, came[request.among[came]][:NEWEST]])
+
+
+def _followers(table: Table, taste: Taste, following: Following, mine: slice) -> Rows:
+    """What follows the history most: Σ w C/(n + 5)."""
+    followers, among = following.follower[mine], taste.request.among
+    if not len(followers):
+        return followers
+    scores = np.zeros(len(table.live))
+    share = taste.weight / (table.counts.events[taste.rows] + 5.0)
+    np.add.at(scores, followers, following.weight[mine] * share[following.place[mine]])
+    if among is not None:
+        followers = followers[among[followers]]
+    distinct = np.unique(followers)
+    return best_of(distinct, scores[distinct], FOLLOWING)
+
+
+def _worded(table: Table, taste: Taste, among: NDArray[np.bool_]) -> Rows:
+    """The nearest to the history's mean among the rows asked for, by dense plus lexical cosine."""
+    scores = np.zeros(len(table.live), np.float32)
+    for row, weight in zip(taste.rows.tolist(), taste.weight.tolist(), strict=True):
+        terms, weights = table.wording.of_row(row)
+        table.wording.add_cosines(scores, terms, weights * np.float32(weight))
+    rows = np.flatnonzero(among)
+    mean = taste.weight @ table.short[taste.rows]
+    return best_of(rows, scores[rows] + table.short[rows] @ mean, 2 * WORDED)
+
+
+def _asked(table: Table, text: str, request: Request) -> Rows:
+    """The best for a text of the user, by dense and by lexical cosine."""
+    scores = np.zeros(len(table.live), np.float32)
+    table.wording.add_cosines(scores, *table.wording.query(text))
+    rows = np.arange(len(table.ids)) if request.among is None else np.flatnonzero(request.among)
+    found = [best_of(rows, scores[rows], WORDED)]
+    vector = request.texts.get(text)
+    if vector is not None:
+        short = table.project(vector[None, :])[0]
+        found.append(best_of(rows, table.short[rows] @ short, WORDED))
+    return np.concatenate(found)
+
+
+def _met(table: Table, request: Request) -> Rows:
+    """What the user has met: it may come again; policy decides when."""
+    rows, state = table.rows, request.state
+    ids = [one.item_id for one in state.history] + [one.item_id for one in state.exclusions[-2 * WORDED :]]
+    return np.array([rows[one] for one in ids if one is not None and one in rows], np.int64)
+
+
+def _allowed(table: Table, rows: Rows, request: Request, policy: Policy) -> Rows:
+    rows = rows[table.recommendable(rows, np.float64(request.now))]
+    if request.among is not None:
+        rows = rows[request.among[rows]]
+    refused = refused_ids(request, policy)
+    blocked = set() if request.state.profile is None else set(request.state.profile.blocked_categories)
+    keeps = []
+    for row in rows.tolist():
+        item_id = table.ids[row]
+        record = table.records[row]
+        if item_id in refused or item_id in request.exclude or record is None:
+            continue
+        if blocked and not blocked.isdisjoint(record.categories):
+            continue
+        if request.category is not None and request.category not in record.categories:
+            continue
+        keeps.append(row)
+    return np.array(keeps, np.int64)
+
+
+def refused_ids(request: Request, policy: Policy) -> set[str]:
+    """Items that policy keeps from this user now, and those that they block themselves."""
+    state = request.state
+    refused = set() if state.profile is None else set(state.profile.blocked_items)
+    for exclusion in state.exclusions:
+        seconds = policy.exclude_seconds.get(exclusion.type.value)
+        if seconds is not None and (seconds < 0 or request.now - exclusion.at < seconds):
+            refused.add(exclusion.item_id)
+    return refused

@@ -1,0 +1,122 @@
+"""From requests to rankings: retrieval, features, score, re-ranking, reasons; all users of a batch in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.decide import candidates
+from streams.decide.features import Batch, compute
+from streams.decide.policy import Policy
+from streams.decide.ragged import Rows
+from streams.decide.ranker import Lesson, Model
+from streams.decide.reasons import explain
+from streams.decide.rerank import rerank
+from streams.decide.table import Table
+from streams.decide.taste import Request, Taste, taste_of
+from streams.values import EventType, Ranking, Strategy, Vector
+
+AT_ONCE: Final = 16
+"""Users whose features are computed together: their arrays stay in the processor's cache."""
+LESSON_OTHERS: Final = 64
+LESSON_TARGETS: Final = 8
+
+
+def recommend(columns: Table, requests: Sequence[Request], model: Model, policy: Policy) -> list[Ranking]:
+    """One ranking a request, in order. Never fails: without items the list is empty."""
+    rankings: list[Ranking] = []
+    for start in range(0, len(requests), AT_ONCE):
+        batch = batch_of(columns, requests[start : start + AT_ONCE], policy)
+        scaled = model.scaled(batch.values)
+        kinds = np.array([int(taste.is_cold) for taste in batch.tastes])
+        scores = np.einsum("ucf,uf->uc", scaled, model.weights[kinds], optimize=True)
+        for user, taste in enumerate(batch.tastes):
+            rankings.append(_ranking(columns, batch, user, taste, scores[user], scaled[user], model, policy))
+    return rankings
+
+
+def batch_of(columns: Table, requests: Sequence[Request], policy: Policy) -> Batch:
+    """Tastes, candidates and features of requests."""
+    tastes = [taste_of(columns, request, policy) for request in requests]
+    following = candidates.following_of(columns, tastes)
+    found = candidates.find(columns, tastes, following, policy)
+    return compute(columns, tastes, found, following)
+
+
+def lessons_of(
+    columns: Table, requests: Sequence[Request], targets: Sequence[Sequence[str]], policy: Policy
+) -> list[Lesson | None]:
+    """What can be learned from users who chose `targets` in the state of `requests`; None where no target was a candidate."""
+    tastes = [taste_of(columns, request, policy) for request in requests]
+    following = candidates.following_of(columns, tastes)
+    found = candidates.find(columns, tastes, following, policy)
+    drawn: list[Rows] = []
+    counts: list[int] = []
+    for taste, rows, wanted in zip(tastes, found, targets, strict=True):
+        chosen = np.array([columns.rows[one] for one in dict.fromkeys(wanted) if one in columns.rows], np.int64)
+        hits = chosen[np.isin(chosen, rows)][:LESSON_TARGETS]
+        others = rows[~np.isin(rows, chosen)]
+        if len(others) > LESSON_OTHERS:
+            others = np.random.default_rng(taste.request.seed).choice(others, LESSON_OTHERS, replace=False)
+        counts.append(len(hits) if len(others) else 0)
+        drawn.append(np.concatenate([hits, others]) if counts[-1] else np.zeros(0, np.int64))
+    batch = compute(columns, tastes, drawn, following)
+    values = np.clip(batch.values, -60000, 60000).astype(np.float16)
+    return [
+        Lesson(count, taste.is_cold, len(rows), values[user, : batch.sizes[user]].tobytes(), taste.request.now)
+        if count else None
+        for user, (taste, count, rows) in enumerate(zip(tastes, counts, found, strict=True))
+    ]  # fmt: skip
+
+
+def lesson_of(columns: Table, request: Request, targets: Sequence[str], policy: Policy) -> Lesson | None:
+    """`lessons_of` for one user."""
+    return lessons_of(columns, [request], [targets], policy)[0]
+
+
+def floor_of(columns: Table, taste: Vector | None, ranking: Ranking | None) -> float:
+    """The dot product with the taste from which a new item might enter this list: that of its weakest dense match.
+
+    −1 for a list that isn't full, 1 for a user without a taste.
+    """
+    if taste is None:
+        return 1.0
+    if ranking is None or not ranking.items:
+        return -1.0
+    rows = [columns.rows[item_id] for item_id in ranking.item_ids if item_id in columns.rows]
+    return float((columns.vectors[rows].astype(np.float32) @ taste).min()) if rows else -1.0
+
+
+def _ranking(
+    table: Table,
+    batch: Batch,
+    user: int,
+    taste: Taste,
+    scores: NDArray[np.float32],
+    scaled: NDArray[np.float32],
+    model: Model,
+    policy: Policy,
+) -> Ranking:
+    size = int(batch.sizes[user])
+    rows = batch.rows[user, :size]
+    places, explored = rerank(table, rows, scores[:size], taste.request, policy)
+    weights = model.weights[int(taste.is_cold)]
+    items = tuple(
+        explain(table, batch, user, place, scaled[place] * weights, explored=place in explored) for place in places
+    )
+    return Ranking(_strategy(table, taste, policy), items, model.version)
+
+
+def _strategy(table: Table, taste: Taste, policy: Policy) -> Strategy:
+    state = taste.request.state
+    if not taste.is_cold:
+        strong = any(abs(policy.event_weights.get(one.type.value, 0.0)) > 0.5 for one in taste.interactions)
+        return Strategy.PERSONAL if strong else Strategy.SESSION
+    if taste.wishes or any(one.type is EventType.SEARCH for one in state.history):
+        return Strategy.SESSION
+    if taste.profile:
+        return Strategy.PROFILE
+    return Strategy.POPULAR if table.counts.total else Strategy.NEWEST
