@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
+from collections.abc import Mapping
 from typing import Any, Final
 
 import click
@@ -41,3 +42,9 @@ def note(sentence: str) -> None:
     """Progress for a human: a line on stderr, only where that is a terminal."""
     if sys.stderr.isatty():
         click.echo(clean(sentence), err=True)
+
+
+def describe_parts(parts: Mapping[str, float], most: int = 3) -> str:
+    """The largest parts of a score, with signs: what speaks for and against."""
+    largest = sorted(parts.items(), key=lambda part: -abs(part[1]))[:most]
+    return " ".join(f"{clean(name)} {value:+.2f}" for name, value in largest if round(value, 2))

@@ -9,6 +9,9 @@ from streams.errors import ConfigurationError
 from streams.http.server import HttpServer, is_loopback, parse_address
 from streams.metrics import Metrics
 from streams.settings import Settings
+from tests.support.http_service import serve
+
+__all__ = ["serve"]  # a fixture is found by its name in this module
 
 
 async def test_a_list_is_the_value_of_the_topic_and_wishes_arrive(serve):

@@ -1,3 +1,5 @@
+"""A worker of nothing but a catalogue, behind a real HTTP server."""
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
@@ -92,19 +94,20 @@ class Site:
             return response.status, await (response.json() if kind == "application/json" else response.text())
 
 
+@asynccontextmanager
+async def serve_fake(**settings: Any) -> AsyncIterator[Site]:
+    """Serves a fake service with these settings on a free port."""
+    service = FakeService()
+    server = HttpServer(service, Metrics(), Settings(**{"http": "127.0.0.1:0", **settings}))
+    await server.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield Site(service, server, session)
+    finally:
+        await server.stop()
+
+
 @pytest.fixture
 def serve():
-    """A context manager that serves a fake service with the given settings on a free port."""
-
-    @asynccontextmanager
-    async def make(**settings: Any) -> AsyncIterator[Site]:
-        service = FakeService()
-        server = HttpServer(service, Metrics(), Settings(**{"http": "127.0.0.1:0", **settings}))
-        await server.start()
-        try:
-            async with aiohttp.ClientSession() as session:
-                yield Site(service, server, session)
-        finally:
-            await server.stop()
-
-    return make
+    """`serve_fake`, for tests that run on an event loop."""
+    return serve_fake
