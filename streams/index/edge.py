@@ -41,6 +41,7 @@ class EdgeIndex:
         self._directory.take(dimension)
         self._dimension = dimension
         try:
+            self._directory.check_room()
             for collection in Collection:
                 self._directory.sweep(collection)
                 self._shards[collection] = Shard(collection, self._directory.current(collection), dimension)
@@ -115,7 +116,8 @@ class EdgeIndex:
             try:
                 await self._purge
             except asyncio.CancelledError:
-                if self._shards:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
                     raise
                 raise IndexUnavailableError("the embedded index was closed in the middle of its rebuild") from None
             finally:
@@ -137,10 +139,15 @@ class EdgeIndex:
         async with self._writing[collection]:
             old.flush()
             await _run_to_end(partial(copy_tree, old.path, copy))
+            count = old.count()
             touched = self._touched[collection] = set()
         await build_shard(copy, target, collection, self._dimension)
         new = Shard(collection, target, self._dimension)
         try:
+            if new.count() != count:
+                raise IndexUnavailableError(
+                    f"rebuilding {collection} brought {new.count()} of {count} points: kept the old"
+                )
             while len(touched) > SCAN_PAGE:
                 _replay(old, new, [touched.pop() for _ in range(SCAN_PAGE)])
                 await asyncio.sleep(0)
