@@ -1,0 +1,60 @@
+"""Dashboard Catalogue and encoder: what arrives, how soon it is recommended, and what turns it into vectors."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana.measures import Measure, Query, Row, View, quantiles, rate
+from grafana.service import EMBED
+
+ITEMS_KNOWN: Final = Measure(
+    "known_items", "Items held for ranking", View.LINES, "short",
+    (Query("max by (instance) (coldstream_known_items{<where>})", "{{instance}}"),),
+    "Items that a worker holds as columns.",
+    "The size of the catalogue, on every worker.",
+    "At COLDSTREAM_COLUMNS_ITEMS the rest is asked of the index: slower, not wrong.",
+)  # fmt: skip
+ARRIVALS: Final = Measure(
+    "arrivals", "What item records came to", View.STACK, "ops",
+    (rate("coldstream_outcomes_total", "outcome", 'topic="items"'),),
+    "New, changed, unchanged (no embedding, no fan-out), deleted.",
+    "It follows your catalogue.",
+    "An import of unchanged items is cheap; one of changed items is embedded and takes time.",
+)  # fmt: skip
+ITEM_LATENCY: Final = Measure(
+    "item_latency", "New item → first list that it enters", View.LINES, "s",
+    quantiles("coldstream_item_to_recommendation_seconds"),
+    "From a new item's record to the delivery of a list that it entered without the user's doing.",
+    "p95 below 2 s.",
+    "Items wait behind events by a share, and the fan-out has a budget: see Refreshes.",
+    warn=2, bad=30,
+)  # fmt: skip
+REFRESHES: Final = Measure(
+    "refreshes", "Refreshes", View.LINES, "ops", (rate("coldstream_refreshes_total", "outcome"),),
+    "Users to be refreshed since an item arrived or left: sent, or dropped over budget.",
+    "dropped near 0, imports excepted.",
+    "Raise COLDSTREAM_FAN_OUT_PER_SECOND where workers have room; what was dropped comes with the user's next event.",
+)  # fmt: skip
+ENCODER: Final = Measure(
+    "encoder", "Encoder", View.STATES, "none",
+    (Query("max by (encoder, provider, dimension) (coldstream_encoder_info{<where>})",
+           "{{encoder}} on {{provider}}, {{dimension}}"),),
+    "Which student runs where: an upgrade shows as a second line that begins while the first ends.",
+    "One line; cuda where you pay for a GPU.",
+    "cpu instead of cuda: see ColdstreamEncoderOnCpu. Two lines for long: a roll-out stands still.",
+)  # fmt: skip
+TEXTS: Final = Measure(
+    "texts", "Texts embedded", View.LINES, "ops",
+    (Query("sum(rate(coldstream_encoder_batch_texts_sum{<where>}[<window>]))", "texts"),
+     Query("sum(rate(coldstream_encoder_batch_texts_count{<where>}[<window>]))", "calls")),
+    "Texts a second and calls a second: their ratio is the batch size.",
+    "Texts far above calls during imports.",
+    "Many texts without new items: profiles or searches that change all the time.",
+)  # fmt: skip
+
+TITLE: Final = "Coldstream / Catalogue and encoder"
+ROWS: Final = (
+    Row("From publish to first recommended", (ITEM_LATENCY, REFRESHES)),
+    Row("What arrives", (ARRIVALS, ITEMS_KNOWN)),
+    Row("Encoder", (ENCODER, EMBED, TEXTS)),
+)

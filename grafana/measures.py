@@ -1,0 +1,101 @@
+"""What is looked at: each measure once, with its PromQL, what good looks like, and what to do when it isn't.
+
+In an expression `<where>` stands for the label matchers of a dashboard's variables and `<window>` for the range of a
+rate; `Measure.ask` fills them in, so that a panel, an alert and a recording rule ask the very same question.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class View(StrEnum):
+    """How a measure is drawn."""
+
+    NUMBER = "number"
+    LINES = "lines"
+    STACK = "stack"
+    HEATMAP = "heatmap"
+    STATES = "states"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question to Prometheus and the name of each answer (Grafana's legend format)."""
+
+    expression: str
+    legend: str = ""
+
+    def ask(self, *, where: str = "", window: str = "5m") -> str:
+        """The PromQL for these label matchers and this window."""
+        filled = self.expression.replace("<where>", where).replace("<window>", window)
+        return re.sub(r"\{\s*\}", "", re.sub(r",\s*\}", "}", filled))
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One thing to look at.
+
+    `unit` is Grafana's name of it; `warn` and `bad` colour a value, `rising` says that more is worse.
+    """
+
+    name: str
+    title: str
+    view: View
+    unit: str
+    queries: tuple[Query, ...]
+    meaning: str
+    good: str
+    otherwise: str
+    warn: float | None = None
+    bad: float | None = None
+    rising: bool = True
+
+    def ask(self, *, where: str = "", window: str = "5m") -> str:
+        """The PromQL of the first query."""
+        return self.queries[0].ask(where=where, window=window)
+
+    @property
+    def description(self) -> str:
+        """The text behind a panel's (i)."""
+        return f"{self.meaning}\n\n**Good:** {self.good}\n\n**Otherwise:** {self.otherwise}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A dashboard's row: measures that fit side by side on a laptop's screen."""
+
+    title: str
+    measures: tuple[Measure, ...]
+
+
+def quantiles(
+    metric: str, by: str = "", matchers: str = "", which: tuple[float, ...] = (0.5, 0.95, 0.99)
+) -> tuple[Query, ...]:
+    """Quantiles of a histogram, one query each; `by` is a label to keep beside `le`."""
+    kept = f"le, {by}" if by else "le"
+    name = f"{{{{{by}}}}} " if by else ""
+    inner = f"{matchers}, <where>" if matchers else "<where>"
+    return tuple(
+        Query(
+            f"histogram_quantile({share}, sum by ({kept}) (rate({metric}_bucket{{{inner}}}[<window>])))",
+            f"{name}p{share * 100:g}" if len(which) > 1 else f"{name}".strip() or f"p{share * 100:g}",
+        )
+        for share in which
+    )
+
+
+def heat(metric: str) -> tuple[Query, ...]:
+    """The buckets of a histogram as rows of a heatmap."""
+    return (Query(f"sum by (le) (increase({metric}_bucket{{<where>}}[<window>]))", "{{le}}"),)
+
+
+def rate(metric: str, by: str, matchers: str = "") -> Query:
+    """A counter's events per second, by a label (or several)."""
+    inner = f"{matchers}, <where>" if matchers else "<where>"
+    return Query(
+        f"sum by ({by}) (rate({metric}{{{inner}}}[<window>]))",
+        " ".join(f"{{{{{label.strip()}}}}}" for label in by.split(",")),
+    )
