@@ -1,0 +1,2 @@
+from encoder.text import item_text
+__all__=["item_text"]
