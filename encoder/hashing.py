@@ -1,46 +1,49 @@
-"""A deterministic encoder without a model, for tests and simulations: texts that share words are near to each other."""
-
-from __future__ import annotations
+"""A deterministic encoder for tests: the sum of pseudo-random vectors of a text's words."""
 
 import re
 from collections.abc import Sequence
-from typing import Final
-from zlib import crc32
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
-_WORD: Final = re.compile(r"\w+")
+_WORD = re.compile(r"\w+", re.UNICODE)
+_LONGEST_TEXT = 10_000
 
 
 class HashingEncoder:
-    """Each word has a fixed random direction; a text is the normalised sum of its words'.
+    """Texts that share words are similar, others nearly orthogonal; numpy only, the same everywhere and always.
 
-    `dimension` numbers a vector. The text without a word is the vector of the empty word.
+    A text without a word (empty, white space, punctuation) has the vector of the empty word, so that every row is of unit
+    length.
     """
 
+    template = 1
+    provider = "none"
+
     def __init__(self, dimension: int = 64) -> None:
-        self.name = f"hashing-{dimension}"
+        """Vectors of `dimension` numbers; ValueError below 1."""
+        if dimension < 1:
+            message = f"a vector has at least one number, not {dimension}"
+            raise ValueError(message)
         self.dimension = dimension
-        self.template = 1
-        self.provider = "cpu"
+        self.name = f"hashing-{dimension}"
         self._words: dict[str, NDArray[np.float32]] = {}
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Shape [len(texts), dimension], rows of unit norm."""
-        rows = np.zeros((len(texts), self.dimension), np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            for word in _WORD.findall(text.lower()) or [""]:
-                row += self._direction(word)
-            norm = np.linalg.norm(row)
-            row[:] = row / norm if norm > 0 else self._direction("")
-        return rows
+        """Unit rows, float32 [n, dimension]; never raises for any text."""
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        for row, text in enumerate(texts):
+            for word in _WORD.findall(text[:_LONGEST_TEXT].lower()) or [""]:
+                vectors[row] += self._word(word)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
+        for row in np.flatnonzero(lengths[:, 0] == 0):
+            vectors[row] = self._word("") / np.linalg.norm(self._word(""))
+        return vectors
 
-    def _direction(self, word: str) -> NDArray[np.float32]:
-        found = self._words.get(word)
-        if found is None:
-            generator = np.random.default_rng(crc32(word.encode("utf-8", "surrogatepass")))
-            found = generator.standard_normal(self.dimension).astype(np.float32)
-            found /= np.linalg.norm(found)
-            self._words[word] = found
-        return found
+    def _word(self, word: str) -> NDArray[np.float32]:
+        if word not in self._words:
+            seed = int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+            self._words[word] = np.random.default_rng(seed).standard_normal(self.dimension).astype(np.float32)
+        return self._words[word]
