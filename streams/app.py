@@ -22,9 +22,10 @@ from streams.decide.policy import Policy
 from streams.decide.table import Table
 from streams.errors import FatalError
 from streams.flow.ask import Reader
+from streams.flow.budget import Budget
 from streams.flow.buffer import Buffer
 from streams.flow.catalogue import Catalogue
-from streams.flow.fanout import Budget, FanOut
+from streams.flow.fanout import FanOut
 from streams.flow.learning import Learning
 from streams.flow.parts import Hooks, Limits, Parts, Setting, World
 from streams.flow.signals import StatisticsOwner
@@ -46,6 +47,8 @@ from streams.values import Topic
 T = TypeVar("T")
 
 GAUGE_SECONDS: Final = 1.0
+DAY_SECONDS: Final = 86_400.0
+"""Exclusions up to this long are read from the history; longer ones are kept beside it, for it forgets."""
 GPU_DEVICE: Final = Path("/dev/nvidia0")
 """Where Linux shows the first NVIDIA GPU, also inside a container."""
 
@@ -244,7 +247,7 @@ def _open_encoder(settings: Settings) -> Encoder:
 def _limits(settings: Settings) -> Limits:
     return Limits(
         bounds=Bounds(settings.history_size, settings.event_ids_size, settings.exclusions_size),
-        excluding=frozenset(settings.exclude_seconds),
+        excluding=frozenset(name for name, seconds in settings.exclude_seconds.items() if not 0 <= seconds <= DAY_SECONDS),
         record_bytes=settings.record_bytes,
         batch_age_seconds=settings.session_timeout_seconds / 2,
         quiet_lag=settings.fan_out_quiet_lag,

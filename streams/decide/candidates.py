@@ -152,8 +152,8 @@ def refused_ids(request: Request, policy: Policy) -> set[str]:
     """Items that policy keeps from this user now, and those that they block themselves."""
     state = request.state
     refused = set() if state.profile is None else set(state.profile.blocked_items)
-    for exclusion in state.exclusions:
-        seconds = policy.exclude_seconds.get(exclusion.type.value)
-        if seconds is not None and (seconds < 0 or request.now - exclusion.at < seconds):
-            refused.add(exclusion.item_id)
+    for entry in (*state.exclusions, *state.history):
+        seconds = policy.exclude_seconds.get(entry.type.value)
+        if seconds is not None and entry.item_id is not None and (seconds < 0 or request.now - entry.at < seconds):
+            refused.add(entry.item_id)
     return refused

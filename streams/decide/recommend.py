@@ -78,7 +78,7 @@ def lesson_of(columns: Table, request: Request, targets: Sequence[str], policy: 
 
 
 def floor_of(columns: Table, taste: Vector | None, ranking: Ranking | None) -> float:
-    """The dot product with the taste from which a new item might enter this list: that of its weakest dense match.
+    """The cosine (centred) with the taste from which a new item might enter this list: that of its weakest dense match.
 
     −1 for a list that isn't full, 1 for a user without a taste.
     """
@@ -87,7 +87,10 @@ def floor_of(columns: Table, taste: Vector | None, ranking: Ranking | None) -> f
     if ranking is None or not ranking.items:
         return -1.0
     rows = [columns.rows[item_id] for item_id in ranking.item_ids if item_id in columns.rows]
-    return float((columns.vectors[rows].astype(np.float32) @ taste).min()) if rows else -1.0
+    if not rows:
+        return -1.0
+    centred = columns.vectors[rows].astype(np.float32) - columns.mean
+    return float((centred @ taste / np.maximum(np.linalg.norm(centred, axis=1), 1e-6)).min())
 
 
 def _ranking(

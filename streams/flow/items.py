@@ -145,7 +145,6 @@ def text_of(record: ItemRecord, template: int) -> str:
 def item_to_point(record: ItemRecord, vector: Vector | None, template: int, now: float) -> Point:
     """The item's point: the record as one string beside the fields that are filtered on."""
     fields: dict[str, str | int | float | bool | tuple[str, ...]] = {
-        "version": record.version,
         "live": record.available and not record.deleted,
         "updated_ms": int(now * 1000),
     }

@@ -43,7 +43,8 @@ class Lists:
         now = clock.now()
         messages = [*dead, *(message for work in users if (message := self._to_message(work, now)) is not None)]
         messages += await self._refreshes(items, now, report)
-        messages += self._parts.learning.lessons(users, self._parts.catalogue.columns, self._policy, now)
+        texts = await self._parts.texts.vectors(wanted_texts(users))
+        messages += self._parts.learning.lessons(users, texts, self._parts.catalogue.columns, self._policy)
         if messages:
             await self._world.publisher.send(messages)
         await self._repair(users)

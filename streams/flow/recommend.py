@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from streams.decide.policy import Policy
 from streams.decide.ranker import Model
-from streams.decide.recommend import Request, floor_of, recommend
+from streams.decide.recommend import floor_of, recommend
 from streams.decide.table import Table
-from streams.decide.taste import taste_vector, texts_of
+from streams.decide.taste import Request, taste_vector, texts_of
 from streams.flow.users import UserWork
 from streams.values import Message, Ranking, Topic, Trigger, UserState, Vector
 from streams.wire import (

@@ -172,7 +172,7 @@ class StatisticsOwner:
         held = self._points[item_id]
         expected, held.version = held.version, (held.version or 0) + 1
         held.statistics.version, held.statistics.write_id = held.version, self._randomness.token()
-        fields = {"version": held.version, "updated_ms": int(self._clock.now() * 1000)}
+        fields = {"updated_ms": int(self._clock.now() * 1000)}
         body = _ENCODER.encode(held.statistics).decode()
         return Write(Point(item_id, held.version, held.statistics.write_id, body, fields), expected)
 

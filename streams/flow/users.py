@@ -158,7 +158,6 @@ def mark_refreshes(work: UserWork) -> UserState:
 def to_point(work: UserWork, state: UserState) -> Point:
     """The user's point: one JSON string, and the few fields that are filtered on."""
     fields: dict[str, str | int | float | bool | tuple[str, ...]] = {
-        "version": state.version,
         "marker": state.is_marker,
         "list_ids": state.list_ids,
         "floor": work.floor,

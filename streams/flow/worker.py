@@ -183,7 +183,7 @@ class Worker:
     async def _flush(self) -> None:
         if self._statistics.waiting:
             self._world.ownership.acknowledge(await self._statistics.flush(self._guard))
-        done = await self._learning.publish(self._world.publisher)
+        done = await self._learning.publish(self._world.publisher, now=self._stopping)
         if done:
             self._world.ownership.acknowledge(done)
 

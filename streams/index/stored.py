@@ -45,6 +45,7 @@ FIELDS: Final[Mapping[Collection, Mapping[str, Kind]]] = {
         "marker": Kind.BOOL,
         "home": Kind.INTEGER,
         "floor": Kind.FLOAT,
+        "erased_at": Kind.FLOAT,
         "list_ids": Kind.KEYWORDS,
     },
     Collection.STATISTICS: {"updated_ms": Kind.INTEGER},

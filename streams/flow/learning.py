@@ -1,0 +1,118 @@
+"""Learning from the stream: lessons are made by every worker, learned by one, and its weights are read by all.
+
+The worker that owns the one partition of `lessons` learns, and publishes what it has learned on `model`, with the last
+lesson's offset inside; of two such records the one with the greater offset counts. Best effort: a lesson lost is one
+lesson fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from streams.decide.policy import Policy, is_positive
+from streams.decide.ranker import (
+    Learner,
+    Model,
+    decode_learner,
+    decode_lesson,
+    encode_learner,
+    encode_lesson,
+)
+from streams.decide.recommend import lessons_of
+from streams.decide.table import Table
+from streams.decide.taste import Request
+from streams.flow.budget import Budget
+from streams.flow.users import UserWork
+from streams.ports import Clock, Publisher
+from streams.values import Message, Record, Topic, Vector
+
+MODEL_KEY: Final = b"ranker"
+PUBLISH_SECONDS: Final = 5.0
+LESSONS_A_BATCH: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A user's state before an event that was positive, and what they chose."""
+
+    request: Request
+    item_id: str
+
+
+class Learning:
+    """The ranker's weights as this worker has them. Starts with the shipped prior."""
+
+    def __init__(self, clock: Clock, lessons_per_second: float) -> None:
+        self._clock = clock
+        self._budget = Budget(lessons_per_second, clock)
+        self._learner = Learner()
+        self._known: bytes | None = None
+        """The last record of `model` that counted."""
+        self._records: list[Record] = []
+        self._published_at = clock.monotonic()
+        self.model: Model = self._learner.model()
+
+    def lessons(
+        self, works: Sequence[UserWork], texts: Mapping[str, Vector], columns: Table, policy: Policy
+    ) -> list[Message]:
+        """Lessons of this batch's new positive events, as many as the rate allows; the newest of each user."""
+        choices = [choice for work in works if (choice := _choice_of(work, texts, policy)) is not None]
+        choices = choices[: self._budget.spend(min(len(choices), LESSONS_A_BATCH))]
+        found = lessons_of(
+            columns, [choice.request for choice in choices], [[choice.item_id] for choice in choices], policy
+        ) if choices else []  # fmt: skip
+        return [Message(Topic.LESSONS, None, encode_lesson(lesson), partition=0) for lesson in found if lesson]
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Learn from records of `lessons`; one that is no lesson is passed over (only workers write there)."""
+        for record in records:
+            try:
+                lesson = decode_lesson(record.value or b"")
+            except (msgspec.MsgspecError, ValueError):
+                lesson = None
+            if lesson is not None:
+                self._learner.learn(lesson, record.offset)
+            self._records.append(record)
+
+    async def publish(self, publisher: Publisher, *, now: bool = False) -> list[Record]:
+        """Publish what was learned, if that is due (or `now`); returns the records of `lessons` that are done."""
+        due = now or self._clock.monotonic() - self._published_at >= PUBLISH_SECONDS
+        if not self._records or not due:
+            return []
+        value = encode_learner(self._learner)
+        await publisher.send([Message(Topic.MODEL, MODEL_KEY, value, partition=0)])
+        self._published_at = self._clock.monotonic()
+        self._known = value
+        self.model = self._learner.model()
+        done, self._records = self._records, []
+        return done
+
+    def adopt(self, record: Record) -> None:
+        """A record of `model`: it counts where it has seen more lessons than we."""
+        if record.key != MODEL_KEY or record.value is None:
+            return
+        learner = decode_learner(record.value)
+        if learner.offset > self._learner.offset:
+            self._known = record.value
+            self._learner = learner
+            self.model = learner.model()
+
+    def drop(self) -> None:
+        """Forget what was learned since the last publication: the next owner of `lessons` learns it again."""
+        if self._records:
+            self._records.clear()
+            self._learner = Learner() if self._known is None else decode_learner(self._known)
+
+
+def _choice_of(work: UserWork, texts: Mapping[str, Vector], policy: Policy) -> _Choice | None:
+    for before, entry in reversed(work.chosen):
+        interaction = entry.interaction
+        met = any(other.item_id == interaction.item_id for other in before.history)
+        if interaction.item_id is not None and not met and is_positive(interaction, policy.liked_from):
+            seed = interaction.partition * 1_000_003 + interaction.offset
+            return _Choice(Request(before, interaction.at, texts=texts, seed=seed), interaction.item_id)
+    return None
