@@ -1,0 +1,157 @@
+"""A bundle on disk: manifest, graphs, weights, tokenizer. Reading verifies every byte; nothing in it is executed.
+
+    manifest.json     what it is, sha256 and size of every other file, recipe, figures, golden vectors
+    tokenizer.json    the teacher's tokenizer (format of Hugging Face tokenizers)
+    weights.bin       all tensors, int8 per channel where they are large; each named in the manifest
+    cpu.onnx          the graph for CPU (int8); its tensors lie in weights.bin
+    cuda.onnx         the graph for CUDA (fp16); its tensors are made from weights.bin on opening
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.errors import BundleError
+from encoder.text import LATEST_TEMPLATE
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+TOKENIZER, WEIGHTS, CPU_GRAPH, CUDA_GRAPH = "tokenizer.json", "weights.bin", "cpu.onnx", "cuda.onnx"
+SHIPPED = Path(__file__).parent / "bundle"
+_FILES = (TOKENIZER, WEIGHTS, CPU_GRAPH, CUDA_GRAPH)
+_REMEDY = "install the package again, or make a bundle with `coldstream distill`"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where a tensor lies in `weights.bin`: numpy dtype name, shape, and the offset of its first byte (C order)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Texts with the vectors that the maker's runtime gave (float32 [n, dimension], unit rows).
+
+    Another processor rounds int8 differently, so that agreement is a cosine of at least `cosine`, not equality.
+    """
+
+    texts: tuple[str, ...]
+    vectors: NDArray[np.float32]
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle says about itself; `recipe` and `figures` are for people and are passed on as they are.
+
+    `files` holds sha256 and size of each; `cuda_tensors` the numpy dtype of each tensor that the CUDA graph is to be given.
+    """
+
+    name: str
+    teacher: str
+    dimension: int
+    template: int
+    longest_input: int
+    files: Mapping[str, tuple[str, int]]
+    tensors: Mapping[str, Tensor]
+    cuda_tensors: Mapping[str, str]
+    golden: Golden
+    recipe: Mapping[str, Any]
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose files were verified: the manifest, a short hash of it, and the files' bytes."""
+
+    manifest: Manifest
+    digest: str
+    files: Mapping[str, bytes]
+
+    @property
+    def name(self) -> str:
+        """The model's name and the first eight digits of the manifest's hash: equal names give equal vectors."""
+        return f"{self.manifest.name}-{self.digest[:8]}"
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        """The tensor `name`, a read-only view of the bytes; KeyError if there is none."""
+        place = self.manifest.tensors[name]
+        count = int(np.prod(place.shape, dtype=np.int64))
+        values = np.frombuffer(self.files[WEIGHTS], np.dtype(place.dtype), count, place.offset)
+        return values.reshape(place.shape)
+
+
+def read_bundle(path: Path | None = None) -> Bundle:
+    """The bundle in the folder `path` (None: the one that ships with this package), verified.
+
+    Raises BundleError, naming file and remedy, if a file is missing, cut, changed or of a later format.
+    """
+    folder = SHIPPED if path is None else path
+    line = _read(folder, MANIFEST)
+    manifest = _manifest(folder / MANIFEST, line)
+    files = {name: _read(folder, name) for name in _FILES}
+    for name, content in files.items():
+        digest, size = manifest.files[name]
+        if len(content) != size:
+            message = f"{folder / name} has {len(content)} bytes instead of {size}: it is cut or replaced; {_REMEDY}"
+            raise BundleError(message)
+        if hashlib.sha256(content).hexdigest() != digest:
+            message = f"{folder / name} was changed (its sha256 is not the manifest's); {_REMEDY}"
+            raise BundleError(message)
+    for name, place in manifest.tensors.items():
+        end = place.offset + int(np.prod(place.shape, dtype=np.int64)) * np.dtype(place.dtype).itemsize
+        if not 0 <= place.offset <= end <= len(files[WEIGHTS]):
+            message = f"{folder / MANIFEST} places the tensor {name} outside {WEIGHTS}; {_REMEDY}"
+            raise BundleError(message)
+    return Bundle(manifest, hashlib.sha256(line).hexdigest(), files)
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        message = f"can't read {folder / name} ({error.strerror}); {_REMEDY}"
+        raise BundleError(message) from error
+
+
+def _manifest(path: Path, line: bytes) -> Manifest:
+    try:
+        read = json.loads(line)
+        if read["format"] != FORMAT or not 1 <= read["template"] <= LATEST_TEMPLATE:
+            message = f"{path} is of format {read['format']}, template {read['template']}: made for another version; {_REMEDY}"
+            raise BundleError(message)
+        golden = read["golden"]
+        manifest = Manifest(
+            name=str(read["name"]),
+            teacher=str(read["teacher"]),
+            dimension=int(read["dimension"]),
+            template=int(read["template"]),
+            longest_input=int(read["longest_input"]),
+            files={name: (str(entry["sha256"]), int(entry["bytes"])) for name, entry in read["files"].items()},
+            tensors={
+                name: Tensor(np.dtype(dtype).name, tuple(map(int, shape)), int(offset))
+                for name, (dtype, shape, offset) in read["tensors"].items()
+            },
+            cuda_tensors={name: np.dtype(dtype).name for name, dtype in read["cuda_tensors"].items()},
+            golden=Golden(
+                tuple(map(str, golden["texts"])), np.asarray(golden["vectors"], np.float32), float(golden["cosine"])
+            ),
+            recipe=dict(read["recipe"]),
+            figures=dict(read["figures"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"{path} is no manifest of a bundle ({error!r}); {_REMEDY}"
+        raise BundleError(message) from error
+    if set(manifest.files) != set(_FILES) or manifest.golden.vectors.shape != (len(manifest.golden.texts), manifest.dimension):
+        message = f"{path} doesn't name exactly the files {', '.join(_FILES)}, or its golden vectors don't fit; {_REMEDY}"
+        raise BundleError(message)
+    return manifest

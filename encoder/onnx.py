@@ -1,0 +1,160 @@
+"""The encoder that runs in production: a bundle by ONNX Runtime."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.bundle import TOKENIZER, Bundle, read_bundle
+from encoder.errors import BundleError, EncoderError
+from encoder.sessions import Provider, Session, open_session
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+ROTATION = "rotation"
+"""Tensor [full dimension, full dimension] whose first columns hold the most variance (PCA of training vectors)."""
+LONGEST_TEXT = 4096
+"""Characters of a text that are looked at; more than the longest input holds."""
+_REMEMBERED = 8192
+
+
+class OnnxEncoder:
+    """Texts in, unit vectors out. Synchronous; called from one thread at a time, never after the process forked.
+
+    Equal texts give equal vectors while they are remembered; afterwards a vector may differ in the third digit, because int8
+    scales depend on the texts computed together. White space at the ends and in runs doesn't count; the empty text has the
+    vector that the model gives to no words. No text raises: lone surrogates become `?`, and what exceeds the longest input
+    is ignored.
+    """
+
+    def __init__(self, bundle: Bundle, session: Session, *, dimension: int | None = None, remembered: int = _REMEMBERED) -> None:
+        """`dimension`: fewer numbers (the strongest principal components, of unit length again); None: the full vector.
+
+        `remembered` texts are kept with their vectors, least recently used last. Raises EncoderError for a dimension that
+        the bundle can't give, BundleError if the golden texts give other vectors here than where the bundle was made.
+        """
+        full = bundle.manifest.dimension
+        if dimension is not None and not 1 <= dimension <= full:
+            message = f"the bundle {bundle.name} gives 1 to {full} numbers, not {dimension}; choose a dimension in between"
+            raise EncoderError(message)
+        self.dimension = dimension or full
+        self.name = bundle.name if self.dimension == full else f"{bundle.name}-{self.dimension}"
+        self.template = bundle.manifest.template
+        self.provider = session.provider
+        self._session = session
+        self._longest_input = bundle.manifest.longest_input
+        self._tokenizer = _tokenizer(bundle)
+        self._rotation = None
+        if self.dimension < full:
+            self._rotation = bundle.tensor(ROTATION)[:, : self.dimension].astype(np.float32)
+        self._remembered = remembered
+        self._known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._prove(bundle)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit rows, float32 [n, dimension], in the order of `texts`; computes each distinct unknown text once."""
+        tidy = [_tidy(text) for text in texts]
+        unknown = [text for text in dict.fromkeys(tidy) if text not in self._known]
+        fresh = dict(zip(unknown, self._compute(unknown), strict=True)) if unknown else {}
+        vectors = np.empty((len(tidy), self.dimension), np.float32)
+        for row, text in enumerate(tidy):
+            if text in fresh:
+                vectors[row] = fresh[text]
+            else:
+                vectors[row] = self._known[text]
+                self._known.move_to_end(text)
+        for text, vector in fresh.items():
+            self._known[text] = vector
+        while len(self._known) > self._remembered:
+            self._known.popitem(last=False)
+        return vectors
+
+    def _compute(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        encoded = [found.ids for found in self._tokenizer.encode_batch(list(texts))]
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        for rows in self._micro_batches([len(ids) for ids in encoded]):
+            longest = self._padded(max(len(encoded[row]) for row in rows))
+            ids = np.zeros((len(rows), longest), np.int64)
+            mask = np.zeros((len(rows), longest), np.int64)
+            for place, row in enumerate(rows):
+                ids[place, : len(encoded[row])] = encoded[row]
+                mask[place, : len(encoded[row])] = 1
+            vectors[rows] = self._unit(self._session.run(ids, mask))
+        return vectors
+
+    def _micro_batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Rows in batches of like length: little padding, and what is worked on stays in the processor's cache."""
+        batch: list[int] = []
+        for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+            if batch and (len(batch) + 1) * self._padded(lengths[row]) > self._session.most_tokens:
+                yield batch
+                batch = []
+            batch.append(row)
+        yield batch
+
+    def _padded(self, length: int) -> int:
+        step = self._session.length_step
+        return min(-(-length // step) * step, max(self._longest_input, length))
+
+    def _unit(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._rotation is not None:
+            vectors = vectors @ self._rotation
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+
+    def _prove(self, bundle: Bundle) -> None:
+        """Runs the golden texts: warms everything up, and shows that this machine computes what the maker's did."""
+        golden = bundle.manifest.golden
+        wanted = self._unit(golden.vectors)
+        agreement = (self._compute([_tidy(text) for text in golden.texts]) * wanted).sum(axis=1)
+        worst = int(agreement.argmin())
+        if not agreement[worst] >= golden.cosine:
+            message = (
+                f"{bundle.name} on {self.provider} gives another vector for {golden.texts[worst]!r} than where it was made "
+                f"(cosine {agreement[worst]:.3f} < {golden.cosine}); use another provider or version of onnxruntime"
+            )
+            raise BundleError(message)
+
+
+def open_bundle(
+    path: Path | None = None,
+    *,
+    provider: Provider = "auto",
+    threads: int = 1,
+    dimension: int | None = None,
+    allow_cpu: bool = False,
+) -> OnnxEncoder:
+    """The encoder of the bundle in `path` (None: the shipped one), verified, proved on its golden texts, and warm.
+
+    `threads` is the number of cores that one call may use (the worker shares its cores, hence 1). Raises BundleError for a
+    damaged bundle, ProviderError if `cuda` is asked for and unusable (unless `allow_cpu`), EncoderError for a dimension that
+    the bundle can't give.
+    """
+    if threads == 1:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    bundle = read_bundle(path)
+    return OnnxEncoder(bundle, open_session(bundle, provider, threads, allow_cpu=allow_cpu), dimension=dimension)
+
+
+def _tidy(text: str) -> str:
+    if not text.isascii():
+        text = text[: 4 * LONGEST_TEXT].encode("utf-8", "replace").decode("utf-8")
+    return " ".join(text[: 4 * LONGEST_TEXT].split())[:LONGEST_TEXT]
+
+
+def _tokenizer(bundle: Bundle) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_buffer(bundle.files[TOKENIZER])
+    except Exception as error:
+        message = f"{TOKENIZER} of {bundle.name} can't be read ({error}); make the bundle again"
+        raise BundleError(message) from error
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(bundle.manifest.longest_input)
+    return tokenizer
