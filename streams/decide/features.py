@@ -35,15 +35,15 @@ FEATURES: Final[dict[str, str]] = {
     **dict.fromkeys(
         ("dense_mean", "dense_brief", "dense_max", "dense_last", "dense_liked", "dense_low", "lexical_mean",
          "lexical_brief", "dense_if_rare", "lexical_if_rare", "dense_if_new_user", "facet_title", "facet_category",
-         "facet_categories", "facet_attributes", "price", "repeat", "repeat_count", "repeat_age", "repeat_share",
+         "facet_categories", "facet_attributes", "price", "usual_popularity", "repeat", "repeat_count", "repeat_age", "repeat_share",
          "repeat_gap"), HISTORY_PART),
     **dict.fromkeys(
         ("follows_text", "follows_root", "follows_log", "mixture", "mixture_brief", "mixture_1", "mixture_2",
-         "mixture_3", "mixture_max", "lift", "information", "information_max", "recent_mixture", "recent_lift"),
+         "mixture_3", "mixture_max", "lift", "information", "information_max", "recent_mixture", "recent_lift", "mixture_if_new_user"),
         SIMILAR_USERS_PART),
     **dict.fromkeys(
         ("popular_6h", "popular_1d", "popular_4d", "popular_14d", "popular_60d", "popular_ever", "met_ever",
-         "positive_share", "unmet", "quiet"), POPULAR_PART),
+         "positive_share", "unmet", "quiet", "facet_popular", "category_popular", "popular_if_new_user"), POPULAR_PART),
     **dict.fromkeys(
         ("age", "age_6h", "age_2d", "age_14d", "age_90d", "age_1y", "since", "since_10", "since_50", "since_200",
          "velocity", "velocity_24h", "fresh_dense", "fresh_popular", "usual_age"), NEW_PART),
@@ -89,7 +89,7 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows], f
     history = _History.of(tastes)
     now = np.array([taste.request.now for taste in tastes])
     _text(table, batch, history, following, grids)
-    _popularity(table, batch, now, grids)
+    _popularity(table, batch, history, now, grids)
     _follows(table, batch, history, following, now, grids)
     _facets(table, batch, history, now, grids)
     _arrival(table, batch, history, now, grids)
@@ -190,7 +190,9 @@ def _matched(
     return found
 
 
-def _popularity(table: Table, batch: Batch, now: NDArray[np.float64], grids: dict[str, Grid]) -> None:
+def _popularity(
+    table: Table, batch: Batch, history: _History, now: NDArray[np.float64], grids: dict[str, Grid]
+) -> None:
     counts, rows = table.counts, batch.rows
     recent = np.log(counts.recent(rows, now).astype(np.float32) + np.float32(0.3))
     for place, name in enumerate(("popular_6h", "popular_1d", "popular_4d", "popular_14d", "popular_60d")):
@@ -199,6 +201,10 @@ def _popularity(table: Table, batch: Batch, now: NDArray[np.float64], grids: dic
     grids["popular_ever"] = np.log(positives + np.float32(0.3))
     grids["met_ever"] = np.log1p(events)
     grids["positive_share"] = np.log((positives + 3) / (events + 5))
+    grids["popular_if_new_user"] = grids["popular_14d"] / (1.0 + history.count[:, None])
+    usual = (np.log(counts.positives[history.rows].astype(np.float32) + np.float32(0.3)) * history.weight).sum(axis=1)
+    known = np.where(history.there[:, 0], usual, np.nan)
+    grids["usual_popularity"] = -np.abs(grids["popular_ever"] - known[:, None])
     grids["unmet"] = (events == 0).astype(np.float32)
     hours = np.maximum(now[:, None] - counts.last_at[rows], 0.0) / 3600.0
     grids["quiet"] = np.where(np.isfinite(hours), np.log1p(hours), np.nan).astype(np.float32)
@@ -238,6 +244,7 @@ def _follows(
     for place in range(3):
         grids[f"mixture_{place + 1}"] = np.where(history.there[:, place : place + 1], logs[:, place, :], np.nan)
     grids["mixture_max"] = np.where(history.there[:, :, None], logs, -30).max(axis=1) + nothing
+    grids["mixture_if_new_user"] = grids["mixture"] / (1.0 + history.count[:, None])
     grids["lift"] = _mixed(weights, logs) - log_chance + nothing
     shared = np.log1p(weight * (max(table.counts.total, 1.0) / ((met + 1) * (events[:, None, :] + 1))))
     grids["information"] = _mixed(weights, shared) + nothing
@@ -252,6 +259,16 @@ def _follows(
 def _facets(table: Table, batch: Batch, history: _History, now: NDArray[np.float64], grids: dict[str, Grid]) -> None:
     """Σ over the candidate's facets, by kind: ln((n u + 2 p) / 2 p), u the facet's share in the history, p in general."""
     pool, (users, width) = table.wording.facets, batch.rows.shape
+    decay = table.counts.sixty_day_decay(now)[:, None]
+    owner_c, flat_c = pool.gather(batch.rows.ravel())
+    facets_c, kinds_c = pool["facet"][flat_c], pool["kind"][flat_c]
+    usual_count = np.log(
+        (table.wording.facet_counts[facets_c] * decay[owner_c // width, 0] + 0.3) / (table.wording.having_facet[facets_c] + 1.0)
+    )
+    for name, there in (("facet_popular", kinds_c >= 0), ("category_popular", (kinds_c == 1) | (kinds_c == 2))):
+        sums = np.bincount(owner_c[there], usual_count[there], minlength=users * width)
+        had = np.bincount(owner_c[there], minlength=users * width)
+        grids[name] = np.where(had > 0, sums / np.maximum(had, 1), np.nan).reshape(users, width).astype(np.float32)
     there = np.flatnonzero(history.there)
     owner, flat = pool.gather(history.rows.ravel()[there])
     distinct, inverse = np.unique(pool["facet"][flat], return_inverse=True)
@@ -260,16 +277,14 @@ def _facets(table: Table, batch: Batch, history: _History, now: NDArray[np.float
         return
     cells = (there[owner] // HISTORY) * len(distinct) + inverse
     shares = np.bincount(cells, (history.weight * history.count[:, None]).ravel()[there][owner], minlength=users * len(distinct))
-    decay = table.counts.sixty_day_decay(now)[:, None]
     total = table.counts.totals(now)[:, SIXTY_DAYS, None]
     chance = (table.wording.facet_counts[distinct] * decay + 0.5) / (total + 10.0)
     gains = np.log1p(shares.reshape(users, -1) / (2.0 * chance)).ravel()
     local = np.full(SPACE, -1, np.int32)
     local[distinct] = np.arange(len(distinct))
-    owner_c, flat_c = pool.gather(batch.rows.ravel())
-    places = local[pool["facet"][flat_c]]
+    places = local[facets_c]
     known = places >= 0
-    owner_c, places, kinds = owner_c[known], places[known], pool["kind"][flat_c[known]]
+    owner_c, places, kinds = owner_c[known], places[known], kinds_c[known]
     gained = gains[(owner_c // width) * len(distinct) + places]
     sums = np.bincount(owner_c * KINDS + kinds, gained, minlength=users * width * KINDS).reshape(users, width, KINDS)
     nothing = np.where(history.there[:, :1], np.float32(0), np.float32(np.nan))

@@ -57,8 +57,9 @@ def lessons_of(
     counts: list[int] = []
     for taste, rows, wanted in zip(tastes, found, targets, strict=True):
         chosen = np.array([columns.rows[one] for one in dict.fromkeys(wanted) if one in columns.rows], np.int64)
-        hits = chosen[np.isin(chosen, rows)][:LESSON_TARGETS]
-        others = rows[~np.isin(rows, chosen)]
+        wished = set(chosen.tolist())
+        there = np.array([row in wished for row in rows.tolist()], np.bool_)
+        hits, others = rows[there][:LESSON_TARGETS], rows[~there]
         if len(others) > LESSON_OTHERS:
             others = np.random.default_rng(taste.request.seed).choice(others, LESSON_OTHERS, replace=False)
         counts.append(len(hits) if len(others) else 0)

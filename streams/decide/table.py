@@ -62,6 +62,7 @@ class Table:
         self.opens = np.zeros(0)
         self.closes = np.zeros(0)
         self.touched = np.zeros(0)
+        self._mark = np.zeros(0, np.int64)
         self.category = np.zeros(0, np.int64)
         self._free: list[int] = []
         self._popular: Rows = np.zeros(0, np.int64)
@@ -152,6 +153,12 @@ class Table:
         norms = np.linalg.norm(short, axis=-1, keepdims=True)
         return np.asarray(short / np.maximum(norms, 1e-6), np.float32)
 
+    def distinct(self, rows: Rows) -> Rows:
+        """Each of these rows once, in no promised order."""
+        places = np.arange(len(rows))
+        self._mark[rows] = places
+        return rows[self._mark[rows] == places]
+
     def recommendable(self, rows: Rows, now: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether items may stand in a list made at `now` (broadcast against rows)."""
         return np.asarray(self.live[rows] & (self.opens[rows] <= now) & (now < self.closes[rows]))
@@ -227,6 +234,7 @@ class Table:
         for name, empty in _EMPTY.items():
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.full((more, *old.shape[1:]), empty, old.dtype)]))
+        self._mark = np.zeros(rows, np.int64)
         for part in (self.counts, self.followers, self.wording, self.nearness, self.arrivals):
             part.reserve(rows)
 

@@ -24,6 +24,7 @@ class Wording:
         self.facet_counts = np.zeros(SPACE)
         """Positive events of 60 days by facet, in the scaled units of `Counts`."""
         self._postings = Postings()
+        self._facet_postings = Postings()
         self._items = 0
         self._row_counts = np.zeros(0)
         self._norms = np.ones(0)
@@ -49,6 +50,7 @@ class Wording:
         self.terms.replace(row, term=ids, count=terms.weights, weight=weights / self._norms[row])
         facets, kinds = facets_of(record)
         self.facets.replace(row, facet=facets, kind=kinds)
+        self._facet_postings.add(row, facets)
         self.count(row, kept)
         return int(facets[kinds == 1][0]) if (kinds == 1).any() else -1
 
@@ -58,6 +60,7 @@ class Wording:
         if not rows:
             return
         self._postings.remove(rows)
+        self._facet_postings.remove(rows)
         self._items -= len(rows)
         for row in rows:
             self.count(row, -float(self._row_counts[row]))
@@ -95,6 +98,15 @@ class Wording:
         said = np.zeros(0) if not light.any() else weights[light] * self._rarity(terms[light])
         owner, rows = self._postings.find(terms[light])
         np.add.at(scores, rows, (said[owner] / self._norms[rows]).astype(np.float32))
+
+    @property
+    def having_facet(self) -> Rows:
+        """How many items have a facet, by facet."""
+        return self._facet_postings.having
+
+    def find_facets(self, facets: Rows) -> tuple[Rows, Rows]:
+        """(index into facets, row) of every item that has one of these distinct facets."""
+        return self._facet_postings.find(facets)
 
     def _rarity(self, terms: NDArray[np.integer]) -> NDArray[np.float64]:
         return np.asarray(np.log((self._items + 2.0) / (self._postings.having[terms] + 1.0)))

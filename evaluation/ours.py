@@ -1,0 +1,132 @@
+"""Coldstream in a replay: states by `decide.history`, lists by `decide.recommend`, learning by lessons, as a worker does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.protocol import Group, Mask, Options, Step, Stream
+from streams.decide.history import Bounds, apply_event
+from streams.decide.policy import Policy
+from streams.decide.ranker import Learner
+from streams.decide.recommend import lessons_of, recommend
+from streams.decide.statistics import Signal, signals_of
+from streams.decide.taste import Request
+from streams.flow.columns import Columns
+from streams.settings import Settings
+from streams.values import Ranking, Source, UserState, Vector
+
+AT_ONCE: Final = 16
+"""Lessons whose features are computed together; what they say about items is counted after them, as in a batch."""
+_PUT_AT_ONCE: Final = 64
+
+
+class Ours:
+    """The worker's decisions without its neighbours. Items enter the table when they are published."""
+
+    def __init__(
+        self, stream: Stream, vectors: NDArray[np.float32], options: Options, learner: Learner, *,
+        texts: dict[str, Vector] | None = None, explore: bool = True,
+    ) -> None:  # fmt: skip
+        settings = Settings()
+        self._stream = stream
+        self._vectors = vectors
+        self._repeats = options.repeats
+        self.learner = learner
+        self.policy = Policy(
+            exclude_seconds={}, liked_from=stream.liked_from, explore=explore,
+            event_weights=settings.event_weights,
+        )  # fmt: skip
+        self._bounds = Bounds(settings.history_size, settings.event_ids_size, settings.exclusions_size)
+        self.columns = Columns(vectors.shape[1], capacity=max(len(stream.items), 1))
+        self._order = np.argsort(stream.opens, kind="stable")
+        self._put = 0
+        self._texts = texts or {}
+        self.states: dict[str, UserState] = {}
+        self._met: dict[str, set[str]] = {}
+        self._waiting: list[tuple[Request, list[str]]] = []
+        self._signals: list[list[Signal]] = []
+        self._offset = 0
+
+    def rank(self, steps: Sequence[Step], among: Sequence[Mask | None]) -> list[Ranking]:
+        """Lists for steps; `among`: of which items of the catalogue, by position."""
+        self.flush()
+        model = self.learner.model()
+        requests = [self._request(step, mask) for step, mask in zip(steps, among, strict=True)]
+        return recommend(self.columns, requests, model, self.policy)
+
+    def candidates(self, steps: Sequence[Step]) -> list[set[str]]:
+        """What retrieval brings for steps, by item id."""
+        from streams.decide.recommend import batch_of  # noqa: PLC0415
+
+        self.flush()
+        batch = batch_of(self.columns, [self._request(step, None) for step in steps], self.policy)
+        return [
+            {self.columns.ids[row] for row in batch.rows[place, :size]} for place, size in enumerate(batch.sizes.tolist())
+        ]
+
+    def arrive(self, now: float) -> None:
+        """Items published by now enter the table."""
+        opens, order = self._stream.opens, self._order
+        end = self._put
+        while end < len(order) and opens[order[end]] <= now:
+            end += 1
+        if end > self._put:
+            self.flush()
+            for start in range(self._put, end, 4096):
+                places = order[start : min(start + 4096, end)]
+                self.columns.put([(self._stream.items[place], self._vectors[place]) for place in places])
+            self._put = end
+
+    def learn(self, group: Group, steps: Sequence[Step]) -> None:
+        """The group has happened: its steps are lessons, its events change states and statistics."""
+        for step in steps:
+            self._waiting.append((self._request(step, None), [self._stream.items[item].item_id for item in step.targets]))
+        for event in group.events:
+            if event.hidden:
+                continue
+            state = self._state(event.user_id)
+            self._signals.append(signals_of(state, event.interaction, self._stream.liked_from))
+            self.states[event.user_id], _ = apply_event(
+                state, str(self._offset), event.interaction, Source(0, self._offset, event.interaction.at),
+                self._bounds, frozenset(),
+            )  # fmt: skip
+            self._offset += 1
+            if not self._repeats and event.interaction.item_id is not None:
+                self._met[event.user_id] = self._met.get(event.user_id, set()) | {event.interaction.item_id}
+        if len(self._waiting) >= AT_ONCE or len(self._signals) >= 8 * AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Learn what waits, then count it."""
+        if self._waiting:
+            requests, targets = zip(*self._waiting, strict=True)
+            for lesson in lessons_of(self.columns, requests, targets, self.policy):
+                if lesson is not None:
+                    self.learner.learn(lesson)
+            self._waiting.clear()
+        for signals in self._signals:
+            self.columns.observe(signals)
+        self._signals.clear()
+
+    def _state(self, user_id: str) -> UserState:
+        state = self.states.get(user_id)
+        return UserState(user_id, profile=self._stream.profiles.get(user_id)) if state is None else state
+
+    def _request(self, step: Step, among: Mask | None) -> Request:
+        rows: Mask | None = None
+        if among is not None:
+            rows = np.zeros(len(self.columns.live), np.bool_)
+            rows[: self._put] = among[self._order[: self._put]]
+        return Request(
+            state=self._state(step.user_id),
+            now=step.at,
+            texts=self._texts,
+            exclude=self._met.get(step.user_id, frozenset()),
+            seed=crc32(f"{step.user_id}:{step.stamp}".encode()),
+            among=rows,
+        )
