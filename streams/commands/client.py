@@ -27,11 +27,22 @@ def ask(settings: Settings, path: Sequence[str], query: Sequence[tuple[str, str]
     Raises `MissingError` for 404, else `ColdstreamError` with the worker's own sentence, or with what to do where no
     worker answers.
     """
+    body = fetch(settings, path, query)
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        raise ColdstreamError(
+            f"what answers at {settings.http} is no Coldstream worker: set COLDSTREAM_HTTP"
+        ) from error
+
+
+def fetch(settings: Settings, path: Sequence[str], query: Sequence[tuple[str, str]] = ()) -> bytes:
+    """The body of the answer; raises as `ask`."""
     quoted = "/".join(urllib.parse.quote(part, safe="") for part in path)
     url = f"http://{settings.http}/{quoted}"
     if query:
         url += f"?{urllib.parse.urlencode(query)}"
-    request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310  (the scheme is ours)
+    request = urllib.request.Request(url)  # noqa: S310  (the scheme is ours)
     token = read_secret(settings.http_token_file)
     if token:
         request.add_header("Authorization", f"Bearer {token}")
@@ -39,7 +50,7 @@ def ask(settings: Settings, path: Sequence[str], query: Sequence[tuple[str, str]
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=SECONDS) as answer:
-            return msgspec.json.decode(answer.read())
+            return bytes(answer.read())
     except urllib.error.HTTPError as error:
         sentence = _sentence(error)
         raise (MissingError if error.code == 404 else ColdstreamError)(sentence) from error
@@ -49,10 +60,13 @@ def ask(settings: Settings, path: Sequence[str], query: Sequence[tuple[str, str]
             f"no worker answers at {settings.http} ({reason}): start `coldstream worker`, "
             "or set COLDSTREAM_HTTP to where one listens"
         ) from error
-    except msgspec.DecodeError as error:
-        raise ColdstreamError(
-            f"what answers at {settings.http} is no Coldstream worker: set COLDSTREAM_HTTP"
-        ) from error
+
+
+def read_counter(settings: Settings, name: str) -> float:
+    """The sum of a metric's series as the worker tells it; raises as `ask`."""
+    lines = fetch(settings, ["metrics"]).decode().splitlines()
+    series = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return sum(float(value) for key, _, value in series if key.partition("{")[0] == name)
 
 
 def titles_of(settings: Settings, item_ids: Sequence[str]) -> dict[str, str]:

@@ -38,6 +38,8 @@ COMMANDS: Final = {
 """Every command with its line of help, in the order of `--help`, so that help imports no command."""
 
 INTERRUPTED: Final = 130
+OWN_PACKAGES: Final = frozenset({"encoder", "export", "evaluation"})
+"""Packages beside `streams` whose exceptions, too, are sentences that say what to do; imported by their commands only."""
 
 
 class LazyGroup(click.Group):
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
-def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911  (one for each way to end)
+def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911, PLR0912  (one for each way to end)
     """Run the program; returns the exit status. What a command raises becomes one line on stderr."""
     try:
         result: Any = group.main(args=arguments, prog_name="coldstream", standalone_mode=False)
@@ -118,6 +120,8 @@ def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911  (one f
     except OSError as error:
         return _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1)
     except Exception as error:
+        if type(error).__module__.partition(".")[0] in OWN_PACKAGES:
+            return _fail(str(error), 1)
         if os.environ.get("COLDSTREAM_LOG_LEVEL") == "DEBUG":
             raise
         what = f"{type(error).__name__}: {error}"

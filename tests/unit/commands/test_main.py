@@ -10,6 +10,7 @@ import time
 import click
 import pytest
 
+from encoder import BundleError
 from streams.commands import main
 from streams.errors import ColdstreamError, ConfigurationError
 
@@ -68,6 +69,7 @@ def test_wrong_use_is_one_line_and_2(capsys, arguments, words):
     [
         (ConfigurationError("set COLDSTREAM_X"), 2, "coldstream: set COLDSTREAM_X"),
         (ColdstreamError("line one\nline \x1b[31mtwo"), 1, "coldstream: line one line [31mtwo"),
+        (BundleError("weights.bin is cut; install the package again"), 1, "coldstream: weights.bin is cut; install"),
         (FileNotFoundError(2, "No such file", "a.jsonl"), 1, "No such file: a.jsonl"),
         (ZeroDivisionError("division by zero"), 1, "COLDSTREAM_LOG_LEVEL=DEBUG"),
     ],

@@ -1,0 +1,231 @@
+"""`coldstream doctor`: each thing that a worker needs, ok or what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import shutil
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+
+from streams.commands.output import clean, write_json
+from streams.errors import ColdstreamError
+from streams.settings import Settings, load, read_secret
+
+EXAMPLES = """\b
+Examples:  coldstream doctor
+           COLDSTREAM_KAFKA=broker:9092 coldstream doctor --json
+"""
+FREE_BYTES: Final = 2 << 30
+EARLIEST: Final = 1_760_000_000.0  # October 2025: a clock before this release's making is wrong
+LATEST: Final = 4_102_444_800.0  # 2100
+QDRANT_LEAST: Final = (1, 17)
+UNSYNCHRONISED: Final = 5
+"""What adjtimex(2) returns while nothing keeps the clock right (TIME_ERROR)."""
+
+
+class State(StrEnum):
+    """How one thing is."""
+
+    OK = "ok"
+    NOTE = "note"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: the thing, how it is, what was seen, and what to do where it is not ok."""
+
+    thing: str
+    state: State
+    seen: str
+    remedy: str = ""
+
+
+@click.command("doctor", epilog=EXAMPLES)
+@click.option(
+    "--json", "as_json", is_flag=True, help="One line of JSON: {ok, findings: [{thing, state, seen, remedy}]}."
+)
+def command(*, as_json: bool) -> int:
+    """Check broker, topics, partitioning, index, disk, encoder, clock and worker; nothing is changed.
+
+    Exit status 1 where something is wrong; a note is worth reading and no failure.
+    """
+    settings = load()
+    findings = list(examine(settings))
+    well = all(finding.state is not State.WRONG for finding in findings)
+    if as_json:
+        write_json({"ok": well, "findings": [asdict(finding) for finding in findings]})
+    else:
+        _show(findings)
+    return 0 if well else 1
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Every finding, in the order in which they are best mended."""
+    yield from check_broker(settings)
+    yield from _guarded("index", lambda: check_index(settings))
+    yield from _guarded("disk", lambda: check_disk(settings))
+    yield from _guarded("encoder", lambda: check_encoder(settings))
+    yield from check_clock(time.time())
+    yield from check_worker(settings)
+
+
+def check_broker(settings: Settings) -> Iterator[Finding]:
+    """Whether the broker answers, and the topics are as they should be."""
+    from streams.kafka.topics import TopicAdmin, find_differences, wanted_topics
+
+    async def look() -> Iterator[Finding]:
+        started = time.perf_counter()
+        async with TopicAdmin(settings) as admin:
+            found = await admin.describe()
+        milliseconds = 1000 * (time.perf_counter() - started)
+        findings = [Finding("broker", State.OK, f"{settings.kafka} answers in {milliseconds:.0f} ms")]
+        differences = find_differences(wanted_topics(settings), found)
+        for one in differences:
+            seen = f"{one.topic}: {one.what} is {one.found}, wanted {one.wanted}"
+            thing = "partitioning" if one.what == "partitions" else "topics"
+            findings.append(Finding(thing, State.WRONG if one.serious else State.NOTE, seen, one.remedy))
+        if not differences:
+            findings.append(Finding("topics", State.OK, f"all {len(found)} are as they should be"))
+        return iter(findings)
+
+    try:
+        yield from asyncio.run(look())
+    except ColdstreamError as error:
+        yield Finding("broker", State.WRONG, str(error), "start one (`coldstream broker`), or set COLDSTREAM_KAFKA")
+
+
+def check_index(settings: Settings) -> Iterator[Finding]:
+    """Whether the embedded index can be used, or the server is new enough."""
+    scheme, _, rest = settings.index.partition(":")
+    if scheme == "edge" and rest:
+        yield _look_at_edge(Path(rest))
+    else:
+        yield _look_at_server(settings)
+
+
+def _look_at_edge(folder: Path) -> Finding:
+    if not folder.exists():
+        return Finding("index", State.OK, f"{folder} will be made by the worker")
+    names = [entry.name for entry in folder.iterdir()]
+    if names and "lock" not in names:
+        return Finding("index", State.WRONG, f"{folder} holds other files", "name an empty folder in COLDSTREAM_INDEX")
+    if not names:
+        return Finding("index", State.OK, f"{folder} is empty")
+    with (folder / "lock").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return Finding("index", State.OK, f"{folder} is in use by a worker")
+    return Finding("index", State.OK, f"{folder} is there, no worker uses it")
+
+
+def _look_at_server(settings: Settings) -> Finding:
+    request = urllib.request.Request(settings.index, headers={"Accept": "application/json"})  # noqa: S310
+    key = read_secret(settings.qdrant_api_key_file)
+    if key:
+        request.add_header("api-key", key)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310  (the operator's own URL)
+            version = str(msgspec.json.decode(answer.read())["version"])
+        numbers = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:2])
+    except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError) as error:
+        return Finding("index", State.WRONG, f"no Qdrant answers at {settings.index}: {error}", "set COLDSTREAM_INDEX")
+    if numbers < QDRANT_LEAST:
+        least = ".".join(map(str, QDRANT_LEAST))
+        return Finding(
+            "index", State.WRONG, f"Qdrant is {version}", f"conditional writes need {least} or newer: upgrade"
+        )
+    return Finding("index", State.OK, f"Qdrant {version} answers at {settings.index}")
+
+
+def check_disk(settings: Settings) -> Iterator[Finding]:
+    """Whether there is room under an embedded index."""
+    scheme, _, rest = settings.index.partition(":")
+    if scheme != "edge":
+        return
+    folder = Path(rest).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    seen = f"{free / (1 << 30):.1f} GiB free under {there}"
+    if free < FREE_BYTES:
+        yield Finding("disk", State.WRONG, seen, f"make room: a rebuild needs a copy, at least {FREE_BYTES >> 30} GiB")
+    else:
+        yield Finding("disk", State.OK, seen)
+
+
+def check_encoder(settings: Settings) -> Iterator[Finding]:
+    """Whether the bundle opens, is whole, and runs where it should."""
+    from encoder import open_bundle
+
+    encoder = open_bundle(
+        Path(settings.bundle) if settings.bundle else None, provider=settings.provider, threads=settings.encoder_threads
+    )
+    yield Finding("bundle", State.OK, f"{encoder.name}, {encoder.dimension} numbers, hashes and golden vectors agree")
+    if settings.provider == "auto" and encoder.provider == "cpu" and Path("/dev/nvidia0").exists():
+        remedy = "install the extra gpu instead of cpu, or set COLDSTREAM_PROVIDER=cpu to say that it is meant"
+        yield Finding("provider", State.NOTE, "there is a GPU, and the encoder runs on the CPU", remedy)
+    else:
+        yield Finding("provider", State.OK, encoder.provider)
+
+
+def check_clock(now: float) -> Iterator[Finding]:
+    """Whether the clock can be right: events that are more than a day ahead of their record are refused."""
+    remedy = "set the clock and let NTP keep it: freshness, expiry and erasure depend on it"
+    if not EARLIEST < now < LATEST:
+        yield Finding("clock", State.WRONG, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now)), remedy)
+    elif sys.platform == "linux" and _is_unsynchronised():
+        yield Finding("clock", State.NOTE, "the kernel says that nothing synchronises it", remedy)
+    else:
+        yield Finding("clock", State.OK, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)))
+
+
+def _is_unsynchronised() -> bool:
+    state = ctypes.create_string_buffer(512)  # struct timex, all zero: mode 0 only reads
+    return bool(ctypes.CDLL(None).adjtimex(state) == UNSYNCHRONISED)
+
+
+def check_worker(settings: Settings) -> Iterator[Finding]:
+    """Whether a worker runs at COLDSTREAM_HTTP and is ready, and whether producers agree about partitions."""
+    from streams.commands.client import ask, read_counter
+
+    try:
+        ask(settings, ["readyz"])
+    except ColdstreamError as error:
+        yield Finding("worker", State.NOTE, str(error))
+        return
+    yield Finding("worker", State.OK, f"ready at {settings.http}")
+    misrouted = read_counter(settings, "coldstream_misrouted_total")
+    if misrouted:
+        remedy = "use one partitioner in all producers: partitioner=murmur2_random in librdkafka and kcat"
+        yield Finding("partitioning", State.NOTE, f"{misrouted:,.0f} records of users came on other partitions", remedy)
+
+
+def _guarded(thing: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """A check whose failure is its finding: its sentence says what to do."""
+    from encoder import EncoderError
+
+    try:
+        return list(check())
+    except (ColdstreamError, EncoderError, OSError) as error:
+        return [Finding(thing, State.WRONG, str(error))]
+
+
+def _show(findings: list[Finding]) -> None:
+    signs = {State.OK: ("ok", "green"), State.NOTE: ("note", "yellow"), State.WRONG: ("WRONG", "red")}
+    for finding in findings:
+        sign, colour = signs[finding.state]
+        click.echo(f"{click.style(f'{sign:<6}', colour)}{finding.thing:<13} {clean(finding.seen)}")
+        if finding.remedy:
+            click.echo(f"{'':6}{'':13} → {clean(finding.remedy)}")
