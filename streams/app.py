@@ -16,11 +16,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, TypeVar
 
-from encoder import open_bundle
+from encoder import EncoderError, open_bundle
 from streams.decide.history import Bounds
 from streams.decide.policy import Policy
 from streams.decide.table import Table
-from streams.errors import FatalError
+from streams.errors import ConfigurationError, FatalError
 from streams.flow.ask import Reader
 from streams.flow.budget import Budget
 from streams.flow.buffer import Buffer
@@ -237,11 +237,14 @@ class App:
 
 
 def _open_encoder(settings: Settings) -> Encoder:
-    return open_bundle(
-        Path(settings.bundle) if settings.bundle else None,
-        provider=settings.provider,
-        threads=settings.encoder_threads,
-    )
+    try:
+        return open_bundle(
+            Path(settings.bundle) if settings.bundle else None,
+            provider=settings.provider,
+            threads=settings.encoder_threads,
+        )
+    except EncoderError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _limits(settings: Settings) -> Limits:
