@@ -7,6 +7,7 @@ stderr that says what to do; a traceback only with COLDSTREAM_LOG_LEVEL=DEBUG.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ COMMANDS: Final = {
 
 INTERRUPTED: Final = 130
 OWN_PACKAGES: Final = frozenset({"encoder", "export", "evaluation"})
-"""Packages beside `streams` whose exceptions, too, are sentences that say what to do; imported by their commands only."""
+"""Packages beside `streams` whose exceptions, too, say what to do; only their own commands import them."""
 
 
 class LazyGroup(click.Group):
@@ -97,41 +98,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
-def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911, PLR0912  (one for each way to end)
+def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status. What a command raises becomes one line on stderr."""
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # its warnings come again as our errors
     try:
         result: Any = group.main(args=arguments, prog_name="coldstream", standalone_mode=False)
         sys.stdout.flush()
-    except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "coldstream"
-        return _fail(f"{error.format_message().rstrip('.')}. See: {where} --help", 2, where)
-    except click.ClickException as error:
-        return _fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except ConfigurationError as error:
-        return _fail(str(error), 2)
-    except ColdstreamError as error:
-        return _fail(str(error), 1)
     except BrokenPipeError:
         # The reader of our output has gone (`… | head`): nothing is left to be said, also not at the exit's flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        return _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1)
     except Exception as error:
-        if type(error).__module__.partition(".")[0] in OWN_PACKAGES:
-            return _fail(str(error), 1)
-        if os.environ.get("COLDSTREAM_LOG_LEVEL") == "DEBUG":
+        explained = _explain(error)
+        if explained is None and os.environ.get("COLDSTREAM_LOG_LEVEL") == "DEBUG":
             raise
-        what = f"{type(error).__name__}: {error}"
-        return _fail(f"a defect, please report it ({what}); COLDSTREAM_LOG_LEVEL=DEBUG shows where", 1)
+        defect = f"a defect, please report it ({type(error).__name__}: {error}); COLDSTREAM_LOG_LEVEL=DEBUG shows where"
+        status, sentence = explained or (1, defect)
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "coldstream"
+        click.echo(f"{where}: {clean(sentence)}", err=True)
+        return status
     return result if isinstance(result, int) else 0
 
 
-def _fail(sentence: str, status: int, where: str = "coldstream") -> int:
-    click.echo(f"{where}: {clean(sentence)}", err=True)
-    return status
+def _explain(error: Exception) -> tuple[int, str] | None:
+    """Exit status and sentence of an error that was meant to be read; None for a defect."""
+    if isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx else "coldstream"
+        return 2, f"{error.format_message().rstrip('.')}. See: {path} --help"
+    if isinstance(error, click.ClickException):
+        return error.exit_code, error.format_message()
+    if isinstance(error, ConfigurationError):
+        return 2, str(error)
+    if isinstance(error, ColdstreamError) or type(error).__module__.partition(".")[0] in OWN_PACKAGES:
+        return 1, str(error)
+    if isinstance(error, OSError):
+        return 1, f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+    return None
 
 
 if __name__ == "__main__":
