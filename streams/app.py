@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from encoder import EncoderError, open_bundle
 from streams.decide.history import Bounds
@@ -155,25 +155,23 @@ class App:
         await consumer.start(worker)
         stack.push_async_callback(consumer.stop)
         self._started = True
-        await self._serve(worker, consumer, index, buffer, columns)
+        await self._serve(worker, consumer, index, columns)
 
-    async def _serve(
-        self, worker: Worker, consumer: KafkaConsumer, index: Index, buffer: Buffer, columns: Table
-    ) -> None:
+    async def _serve(self, worker: Worker, consumer: KafkaConsumer, index: Index, columns: Table) -> None:
         """Until stopped or failed; the loop of the worker ends first, so that its last batch is acknowledged."""
         watchdog = Watchdog(
-            self.settings.stall_seconds, consumer, progress=lambda: worker.batches, waiting=lambda: buffer.waiting,
+            self.settings.stall_seconds, consumer, progress=lambda: worker.batches, waiting=lambda: worker.waiting,
             hold=lambda: worker.hold.reason if worker.hold else None,
         )  # fmt: skip
         running = asyncio.create_task(worker.run(), name="worker")
-        tasks: list[asyncio.Future[None]] = [
+        tasks: list[asyncio.Future[Any]] = [
             running,
             consumer.failed,
             asyncio.create_task(watchdog.run(), name="watchdog"),
             asyncio.create_task(self._purge(worker, index), name="purge"),
             asyncio.create_task(self._gauge(consumer, columns), name="gauges"),
         ]
-        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        stopping: asyncio.Future[Any] = asyncio.create_task(self._stop.wait(), name="stop")
         try:
             done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
@@ -250,7 +248,9 @@ def _open_encoder(settings: Settings) -> Encoder:
 def _limits(settings: Settings) -> Limits:
     return Limits(
         bounds=Bounds(settings.history_size, settings.event_ids_size, settings.exclusions_size),
-        excluding=frozenset(name for name, seconds in settings.exclude_seconds.items() if not 0 <= seconds <= DAY_SECONDS),
+        excluding=frozenset(
+            name for name, seconds in settings.exclude_seconds.items() if not 0 <= seconds <= DAY_SECONDS
+        ),
         record_bytes=settings.record_bytes,
         batch_age_seconds=settings.session_timeout_seconds / 2,
         quiet_lag=settings.fan_out_quiet_lag,

@@ -88,6 +88,11 @@ class Buffer:
         self._filled.clear()
         self._room.set()
 
+    @property
+    def waiting(self) -> int:
+        """Records waiting, of all topics."""
+        return sum(len(queue) for queue in self._queues.values())
+
     def depth(self, topic: Topic) -> int:
         """Records waiting."""
         return len(self._queues[topic])

@@ -88,6 +88,7 @@ class Worker:
         self.batches = 0
         """Batches done since the start: what the watchdog looks at."""
         self.assigned_once = False
+        self._in_hand = 0
         self.erased_at: float | None = None
         """Wall-clock time of the oldest erasure whose bytes may still lie in the index's files."""
 
@@ -125,12 +126,20 @@ class Worker:
                 continue
             self._idle.clear()
             try:
-                await self.step(self._buffer.take(self._limits.batch_size, self._limits.items_share))
+                taken = self._buffer.take(self._limits.batch_size, self._limits.items_share)
+                self._in_hand = len(taken)
+                await self.step(taken)
                 await self.maintain()
             finally:
+                self._in_hand = 0
                 self._idle.set()
         if self._world.ownership.interrupted() != REBALANCE:
             await self._until_done(self._flush)
+
+    @property
+    def waiting(self) -> int:
+        """Records taken over that are not done: buffered, and in the batch in hand."""
+        return self._buffer.waiting + self._in_hand
 
     def stop(self) -> None:
         """Finish the batch in hand and return from `run`; what waits stays unacknowledged."""
