@@ -23,8 +23,8 @@ LOG_LINES: Final = 5
 class Helpers:
     """Starts processes in sessions of their own (a terminal's Ctrl-C is for us to pass on) and ends them all.
 
-    A context manager. A guardian does the same when this process is killed. The folder is made, and removed with
-    everything in it.
+    A context manager. A guardian does the same when this process is killed. The folder, which is the
+    helpers' own, is removed with everything in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,7 +33,6 @@ class Helpers:
         self._guardian: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True)
         self._guardian = subprocess.Popen(
             [sys.executable, "-I", "-S", guardian.__file__, str(self.folder)],
             stdin=subprocess.PIPE,

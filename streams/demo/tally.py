@@ -122,6 +122,7 @@ class Tally:
     started_at: float | None = None
     answered_at: float = 0.0
     _pending: dict[str, float] = field(default_factory=dict)
+    _published: set[str] = field(default_factory=set)
     _met: dict[str, set[str]] = field(default_factory=dict)
     _popular: RecentlyPopular = field(default_factory=RecentlyPopular)
     _late: dict[str, float] = field(default_factory=dict)
@@ -138,7 +139,9 @@ class Tally:
         """An event is about to be published."""
         self.started_at = now if self.started_at is None else self.started_at
         self.events += 1
-        self._pending[event["event_id"]] = now
+        if event["event_id"] not in self._published:  # the same event twice is answered once
+            self._published.add(event["event_id"])
+            self._pending[event["event_id"]] = now
         user, item = event["user_id"], event.get("item_id")
         shown = self.users.setdefault(user, Shown(user))
         shown.event = event
@@ -172,9 +175,14 @@ class Tally:
         if self._late:
             self._note_arrivals(recommendation, now)
 
+    def receive_dead_letter(self, event_id: str | None) -> None:
+        """A record was refused; `event_id` where it was an event that has one: nobody waits for its list."""
+        self.dead_letters += 1
+        self._pending.pop(event_id or "", None)
+
     @property
     def lost(self) -> int:
-        """Published events that no list has named yet."""
+        """Published events that were not refused and that no list has named yet."""
         return len(self._pending)
 
     @property

@@ -5,6 +5,7 @@ Titles and texts are data: they are cleaned of control characters and never read
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,21 @@ from streams.dataset import Line
 from streams.demo.plan import Plan
 from streams.demo.tally import Arrival, Shown, Tally
 
+SVG: Final = """\
+<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font: {char_height}px/{line_height}px Menlo, Consolas, "DejaVu Sans Mono", monospace; }}
+.{unique_id}-title {{ font: bold 18px sans-serif; }}
+{styles}
+</style>
+<defs><clipPath id="{unique_id}-clip-terminal"><rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/>
+</clipPath>{lines}</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}<g class="{unique_id}-matrix">{matrix}</g></g>
+</svg>
+"""
+"""Rich's own template without the fonts that it fetches from another host."""
 BARS: Final = "▁▂▃▄▅▆▇█"
 CARD_SECONDS: Final = 6.0
 """A user stays on the screen at least this long: eyes are slower than events."""
@@ -29,11 +45,12 @@ NEW: Final = "magenta"
 
 
 @dataclass(slots=True)
-class Stage:
-    """What is going on, beside the numbers."""
+class Status:
+    """What is going on, beside the numbers. `name` is the data set's."""
 
     name: str
     what: str
+    replay_at: float | None = None
     late_published_at: float | None = None
     done: bool = False
 
@@ -41,10 +58,10 @@ class Stage:
 class View:
     """Renders the state of a run for a console of any width from 60 on; made anew for each frame by Rich."""
 
-    def __init__(self, plan: Plan, tally: Tally, stage: Stage) -> None:
+    def __init__(self, plan: Plan, tally: Tally, status: Status) -> None:
         self.plan = plan
         self.tally = tally
-        self.stage = stage
+        self.status = status
         self.titles: dict[str, str] = {
             item["item_id"]: str(item.get("title", item["item_id"])) for item in (*plan.items, *plan.late_items)
         }
@@ -94,8 +111,8 @@ class View:
 
     def _header(self, width: int) -> Text:
         done, total = self.tally.events, len(self.plan.events)
-        right = f" {done:,} / {total:,} events" if done else f" {self.stage.what} …"
-        left = f" Coldstream · {shorten(self.stage.name, 24)} "
+        right = f" {done:,} / {total:,} events" if done else f" {self.status.what} …"
+        left = f" Coldstream · {shorten(self.status.name, 24)} "
         room = max(width - len(left) - len(right) - 1, 0)
         full = round(room * done / total)
         line = Text(no_wrap=True, overflow="crop")
@@ -107,7 +124,7 @@ class View:
         tally = self.tally
         pace = f"{self.pace[-1][0]:,.0f}" if self.pace else "–"
         latency = tally.latency_milliseconds()
-        lost = f" · {tally.lost:,} lost" if self.stage.done else ""
+        lost = f" · {tally.lost:,} lost" if self.status.done else ""
         counts = Text(f"{pace} events/s · {tally.recommendations:,} lists · {tally.dead_letters:,} refused{lost} · ")
         counts.append("latency ")
         counts.append(" ".join(f"{name} {value:,.0f}" for name, value in latency.items()) or "–", "bold").append(" ms")
@@ -159,7 +176,7 @@ class View:
         count = len(self._late)
         if not count:
             return line
-        if self.stage.late_published_at is None:
+        if self.status.late_published_at is None:
             return line.append(f"{count} items are held back until the middle of the replay", DULL)
         arrival = self._first_arrival()
         line.append("new ", f"bold {NEW}")
@@ -210,3 +227,12 @@ class View:
             f" at place {one.rank}, {one.seconds:.1f} s after it was published{', unasked' if one.by_itself else ''}"
             for one in arrivals
         ]
+
+
+def draw(view: View, width: int, height: int) -> str:
+    """The view as an SVG picture of a terminal of that size."""
+    console = Console(
+        record=True, width=width, height=height, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
+    console.print(view)
+    return console.export_svg(title="coldstream demo", code_format=SVG, unique_id="demo")
