@@ -106,6 +106,10 @@ class Worker:
             await asyncio.wait_for(self._idle.wait(), REVOKE_SECONDS)
         except TimeoutError:
             log.warning("the batch in hand did not end within %.0f s of a rebalance", REVOKE_SECONDS)
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget what belongs to the next owner of the partitions; a batch may still be in hand."""
         self._users.forget()
         self._statistics.drop()
         self._learning.drop()
