@@ -120,14 +120,14 @@ class Postings:
         """Items by term."""
         self._rows = np.zeros(0, np.int32)
         self._ends = np.zeros(SPACE + 1, np.int64)
-        self._tail: list[tuple[int, Rows]] = []
+        self._tail: list[tuple[Rows, Rows]] = []
         self._tail_entries = 0
         self._asked = np.full(SPACE, -1, np.int64)
 
     def add(self, row: int, terms: Rows) -> None:
         """A row that isn't in yet has these distinct terms."""
         self.having[terms] += 1
-        self._tail.append((row, terms))
+        self._tail.append((np.full(len(terms), row), terms))
         self._tail_entries += len(terms)
 
     def remove(self, rows: list[int]) -> None:
@@ -156,11 +156,10 @@ class Postings:
 
     def _tail_arrays(self) -> tuple[Rows, Rows]:
         if len(self._tail) > 1:
-            rows = np.concatenate([np.full(len(terms), row) for row, terms in self._tail])
-            terms = np.concatenate([terms for _, terms in self._tail])
-        else:
-            rows, terms = np.full(len(self._tail[0][1]), self._tail[0][0]), self._tail[0][1]
-        return rows, terms
+            self._tail = [
+                (np.concatenate([rows for rows, _ in self._tail]), np.concatenate([terms for _, terms in self._tail]))
+            ]
+        return self._tail[0]
 
     def _merge(self) -> None:
         if not self._tail:
