@@ -257,6 +257,11 @@ def _limits(settings: Settings) -> Limits:
         batch_size=settings.batch_size,
         items_share=settings.items_share,
         flush_seconds=settings.flush_seconds,
+        debezium=frozenset(
+            topic
+            for topic, shape in ((Topic.ITEMS, settings.items_format), (Topic.USERS, settings.users_format))
+            if shape == "debezium"
+        ),
     )
 
 

@@ -44,8 +44,6 @@ class Bounds:
     exclusions: int
 
 
-
-
 def apply_event(
     state: UserState,
     event_id: str,
@@ -77,8 +75,13 @@ def apply_event(
     )
 
 
-def apply_profile(state: UserState, profile: Profile, source: Source) -> tuple[UserState, Outcome]:
-    """One value of the topic `users`: it replaces the last whole, unless a newer profile or erasure is known."""
+def apply_profile(
+    state: UserState, profile: Profile, source: Source, unchanged: frozenset[str] = frozenset()
+) -> tuple[UserState, Outcome]:
+    """One value of the topic `users`: it replaces the last whole, unless a newer profile or erasure is known.
+
+    `unchanged` names the fields that keep what is stored (a change stream's columns that were not sent).
+    """
     if is_applied(state.applied, Topic.USERS, source):
         return state, Outcome.REDELIVERY
     applied = mark_applied(state.applied, Topic.USERS, source)
@@ -86,6 +89,9 @@ def apply_profile(state: UserState, profile: Profile, source: Source) -> tuple[U
         return msgspec.structs.replace(state, applied=applied), Outcome.AFTER_ERASURE
     if not source.replaces(state.profile_source):
         return msgspec.structs.replace(state, applied=applied), Outcome.STALE
+    if unchanged and state.profile is not None:
+        kept = {name: getattr(state.profile, name) for name in unchanged & set(Profile.__struct_fields__)}
+        profile = msgspec.structs.replace(profile, **kept)
     return msgspec.structs.replace(state, applied=applied, profile=profile, profile_source=source), Outcome.NEW
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+import msgspec
+
 from streams.errors import TopicRemadeError
 from streams.values import ItemRecord, Source
 from streams.wire import Item, to_seconds
@@ -33,18 +35,23 @@ class ItemOutcome(StrEnum):
 
 
 def apply_item(
-    current: ItemRecord | None, item_id: str, item: Item | None, source: Source
+    current: ItemRecord | None,
+    item_id: str,
+    item: Item | None,
+    source: Source,
+    unchanged: frozenset[str] = frozenset(),
 ) -> tuple[ItemRecord, ItemOutcome]:
     """The item after this record (`item` None: a tombstone), and what the record was.
 
+    `unchanged` names the fields that keep what is stored (a change stream's columns that were not sent).
     Raises `TopicRemadeError` where another record has the source that is stored.
     """
     if current is not None and current.source is not None:
         old = current.source
         if old.partition == source.partition and old.offset == source.offset and old.time != source.time:
             raise TopicRemadeError(
-                f"topic items, partition {source.partition}: offset {source.offset} is another record than the one that "
-                f"was applied. The topic was made anew: use a new COLDSTREAM_TOPIC_PREFIX or an empty index"
+                f"topic items, partition {source.partition}: offset {source.offset} is another record than the one "
+                f"that was applied. The topic was made anew: use a new COLDSTREAM_TOPIC_PREFIX or an empty index"
             )
         if not source.replaces(old):
             same_partition = old.partition == source.partition
@@ -71,6 +78,8 @@ def apply_item(
     )
     if kept is None:
         return record, ItemOutcome.CREATED
+    if unchanged:
+        record = msgspec.structs.replace(record, **{name: getattr(kept, name) for name in unchanged & set(CONTENT)})
     if any(getattr(kept, name) != getattr(record, name) for name in TEXT):
         return record, ItemOutcome.TEXT_CHANGED
     if any(getattr(kept, name) != getattr(record, name) for name in CONTENT):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streams.debezium import as_plain, read_change
 from streams.errors import PoisonError
 from streams.values import Interaction, Message, Profile, Record, Source, Topic, Trigger, TriggerKind
 from streams.wire import (
@@ -30,6 +31,8 @@ class ItemInput:
     item_id: str
     item: Item | None
     quiet: bool
+    unchanged: frozenset[str] = frozenset()
+    """Fields that keep what is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class ProfileInput:
     profile: Profile | None
     trigger: Trigger
     quiet: bool
+    unchanged: frozenset[str] = frozenset()
+    """Fields that keep what is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +78,11 @@ class RefreshInput:
 UserInput = EventInput | ProfileInput | RefreshInput
 
 
-def decode(record: Record, record_bytes: int) -> ItemInput | UserInput:
-    """One record as an input. Raises `PoisonError`; `record_bytes` is the largest record that is applied."""
+def decode(record: Record, record_bytes: int, debezium: frozenset[Topic] = frozenset()) -> ItemInput | UserInput:
+    """One record as an input. Raises `PoisonError`.
+
+    `record_bytes` is the largest record that is applied; `debezium` names the topics that carry change events.
+    """
     if record.size_bytes > record_bytes:
         raise PoisonError("size", f"{record.size_bytes} bytes are more than the {record_bytes} that are applied")
     source = Source(record.partition, record.offset, record.time)
@@ -86,15 +94,19 @@ def decode(record: Record, record_bytes: int) -> ItemInput | UserInput:
             Trigger(TriggerKind.EVENT, event.event_id, to_seconds(event.timestamp), record.time), quiet,
             event.recommendation_id,
         )  # fmt: skip
+    unchanged: frozenset[str] = frozenset()
+    plain = record
+    if record.topic in debezium:
+        change = read_change(record, "item_id" if record.topic is Topic.ITEMS else "user_id")
+        plain, unchanged = as_plain(record, change), change.unchanged
     if record.topic is Topic.ITEMS:
-        item = None if record.value is None else decode_item(record)
-        return ItemInput(record, source, decode_key(record), item, quiet)
+        item = None if plain.value is None else decode_item(plain)
+        return ItemInput(record, source, decode_key(plain), item, quiet, unchanged)
     if record.topic is Topic.USERS:
-        profile = None if record.value is None else to_profile(decode_user(record))
-        user_id = decode_key(record)
-        return ProfileInput(
-            record, source, user_id, profile, Trigger(TriggerKind.USER, user_id, record.time, record.time), quiet
-        )
+        profile = None if plain.value is None else to_profile(decode_user(plain))
+        user_id = decode_key(plain)
+        trigger = Trigger(TriggerKind.USER, user_id, record.time, record.time)
+        return ProfileInput(record, source, user_id, profile, trigger, quiet, unchanged)
     refresh = decode_refresh(record)
     return RefreshInput(
         record, source, refresh.user_id, refresh, Trigger(TriggerKind.ITEM, refresh.item_id, refresh.at, refresh.at)

@@ -45,7 +45,7 @@ class ItemWork:
         self.outcomes, self.arrived, self.withdrawn = [], False, False
         record = found
         for entry in self.inputs:
-            record, outcome = apply_item(record, self.item_id, entry.item, entry.source)
+            record, outcome = apply_item(record, self.item_id, entry.item, entry.source, entry.unchanged)
             self.outcomes.append(outcome)
             repeated = outcome is ItemOutcome.REDELIVERY
             created = record.created == (entry.source.partition, entry.source.offset)

@@ -14,6 +14,7 @@ from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
 from streams.flow.users import Users
 from streams.ports import Clock, Index, Ownership, Publisher, Randomness
+from streams.values import Topic
 from streams.wire import Recommendation
 
 REBALANCE = "rebalance"
@@ -58,6 +59,8 @@ class Limits:
     batch_size: int
     items_share: float
     flush_seconds: float
+    debezium: frozenset[Topic] = frozenset()
+    """Topics that carry a database's change events."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ def _apply_profile(work: UserWork, entry: ProfileInput) -> None:
         work.state, outcome = apply_tombstone(work.state, entry.source)
         work.emits_tombstone = True  # repeated for a redelivery too: it says what the state now says
     else:
-        work.state, outcome = apply_profile(work.state, entry.profile, entry.source)
+        work.state, outcome = apply_profile(work.state, entry.profile, entry.source, entry.unchanged)
     work.outcomes.append((Topic.USERS, outcome))
     work.refreshed_only = False
     _trigger(work, entry, outcome, quiet=entry.quiet and entry.profile is not None)  # a tombstone is never silenced

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,9 @@ from encoder.hashing import HashingEncoder
 from streams.decide.history import Bounds
 from streams.decide.policy import Policy
 from streams.decide.table import Table
+from streams.flow.budget import Budget
 from streams.flow.buffer import Buffer
 from streams.flow.catalogue import Catalogue
-from streams.flow.budget import Budget
 from streams.flow.fanout import FanOut
 from streams.flow.learning import Learning
 from streams.flow.parts import Hooks, Limits, Parts, Setting, World
@@ -35,7 +36,7 @@ class Service:
         self.index = index or ExactIndex()
         self.publisher = MemoryPublisher()
         self.ownership = MemoryOwnership()
-        self.encoder = HashingEncoder(32)
+        self.encoder = HashingEncoder(128)
         self.reports: list[BatchReport] = []
         randomness = CountedRandomness()
         catalogue = Catalogue(self.index, Table(self.encoder.dimension), self.clock, 1.0)
@@ -54,7 +55,16 @@ class Service:
             Limits(Bounds(50, 64, 100), frozenset({"purchase", "dislike"}), 100_000, 5.0, 100, 256, 0.25, 2.0),
             Hooks(lambda: float(self.ownership.waiting)),
         )
+        self._make_worker()
+
+    def _make_worker(self) -> None:
         self.worker = Worker(self.setting, Buffer(records=100, bytes_=1 << 20), self.reports.append)
+
+    def use_debezium(self) -> None:
+        """Items and users carry change events from now on."""
+        limits = dataclasses.replace(self.setting.limits, debezium=frozenset({Topic.ITEMS, Topic.USERS}))
+        self.setting = dataclasses.replace(self.setting, limits=limits)
+        self._make_worker()
 
     async def open(self) -> Service:
         """Ready to be fed."""

@@ -20,7 +20,7 @@ async def service() -> Service:
 
 
 async def test_a_profile_alone_gives_a_fitting_list(service: Service) -> None:
-    await service.feed(service.log.user("ann", "I collect hand tools: a saw, a hammer, a drill"))
+    await service.feed(service.log.user("ann", "hand saw, claw hammer, power drill"))
     (only,) = service.lists()
     assert only["strategy"] == "profile"
     assert only["trigger"]["kind"] == "user"
