@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
+from aiokafka.errors import KafkaError
 from faust.streams import Stream
 from faust.types import EventT
 
@@ -29,6 +30,8 @@ CONSUMED: Final = (Topic.EVENTS, Topic.USERS, Topic.REFRESHES, Topic.ITEMS, Topi
 REJOINS: Final = 4
 """Joins without a new generation within `REJOINS_SECONDS` that show a second process with our instance id."""
 REJOINS_SECONDS: Final = 30.0
+ANSWER_SECONDS: Final = 5.0
+"""How long a broker may take to say where its partitions end."""
 
 Position = tuple[Topic, int, int]
 
@@ -122,10 +125,38 @@ class KafkaConsumer:
         task = getattr(getattr(inner, "_coordinator", None), "_coordination_task", None)
         return task is not None and not task.done()
 
-    def idle_seconds(self) -> float:
-        """Seconds since the fetcher was asked last; grows while partitions move, else at most about one."""
+    @property
+    def pending(self) -> int:
+        """Records handed in and not acknowledged yet."""
+        return len(self._events)
+
+    @property
+    def polls(self) -> int:
+        """How often the fetcher was asked: stands still while partitions move, else grows at least once a second."""
         consumer = self._consumer()
-        return time.monotonic() - consumer.polled_at if consumer is not None and consumer.polled_at else 0.0
+        return consumer.polls if consumer is not None else 0
+
+    async def behind(self) -> int | None:
+        """Records that the broker has beyond what was fetched, asked of it anew; None where it doesn't answer."""
+        consumer = self._consumer()
+        inner = consumer._thread._consumer if consumer is not None else None
+        if consumer is None or inner is None:
+            return None
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                ends = await consumer._thread.highwaters(*inner.assignment())
+        except (KafkaError, TimeoutError):
+            return None
+        subscription = inner._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        if assignment is None:
+            return None
+        total = 0
+        for tp, end in ends.items():
+            state = assignment.state_value(tp)
+            if state is not None and state.has_valid_position:
+                total += max(0, end - int(state.position))
+        return total
 
     def _consumer(self) -> MemberConsumer | None:
         return cast("MemberConsumer | None", self._member._consumer) if self._member is not None else None

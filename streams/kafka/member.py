@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-import time
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -91,10 +90,10 @@ class Thread(AIOKafkaConsumerThread):
 
 
 class MemberConsumer(Consumer):
-    """The consumer, which says when it polled last and looks at paused partitions soon."""
+    """The consumer, which counts its polls and looks at paused partitions soon."""
 
-    polled_at: float = 0.0
-    """Monotonic seconds when a poll last returned."""
+    polls: int = 0
+    """How often a poll has returned."""
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
         """Faust's loop from the fetcher to the agents, without its two tasks a record: our queue never blocks.
@@ -137,7 +136,7 @@ class MemberConsumer(Consumer):
         else:  # everything is paused, or nothing is assigned
             records = {}
             await self.sleep(PAUSED_POLL_SECONDS)
-        self.polled_at = time.monotonic()
+        self.polls += 1
         return records, active
 
 

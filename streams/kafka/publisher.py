@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
 
 from streams.errors import BrokerUnavailableError, FatalError
 from streams.kafka.connection import client_options, full_name
@@ -16,86 +16,129 @@ from streams.values import Message
 
 ROOM_BYTES: Final = 65_536
 """What a dead letter adds to its source, at most: headers and framing."""
-SEND_SECONDS: Final = 30.0
-"""A message that the broker has not taken in this time is given up; the batch is held and tried again."""
+SEND_SECONDS: Final = 10.0
+"""A broker that has not taken a message in this time is away: the batch is held."""
+STOP_SECONDS: Final = 5.0
+METADATA_SECONDS: Final = 3.0
+"""A topic that the cluster has not named in this time does not exist."""
 
 
 class KafkaPublisher:
     """Sends with acks=all; of two messages to one partition the first is never lost alone.
 
-    `idempotent=False` is for the embedded broker of the demo alone, where it refuses idempotence: an expired batch is
-    then followed by the next one.
+    An idempotent producer never gives a message up, so one that was not taken in `SEND_SECONDS` stays under way: the
+    next `send` waits for it first, which keeps the order and bounds what is in memory while the broker is away.
+
+    `idempotent=False` is for an embedded broker that refuses idempotence: an expired batch is then followed by the
+    next one.
     """
 
     def __init__(self, settings: Settings, *, idempotent: bool = True) -> None:
         self._settings = settings
-        self._producer = AIOKafkaProducer(
-            **client_options(settings),
-            acks="all",
-            enable_idempotence=idempotent,
-            max_request_size=largest_message_bytes(settings),
-            request_timeout_ms=int(SEND_SECONDS * 1000),
-            linger_ms=0,
-        )
-        self._started = False
+        self._idempotent = idempotent
+        self._producer: AIOKafkaProducer | None = None
+        self._under_way: set[asyncio.Future[object]] = set()
+        self._broken = False
 
     async def start(self) -> None:
         """Connect. Raises `BrokerUnavailableError`."""
+        producer = AIOKafkaProducer(
+            **client_options(self._settings),
+            acks="all",
+            enable_idempotence=self._idempotent,
+            max_request_size=largest_message_bytes(self._settings),
+            linger_ms=0,
+        )
         try:
-            await self._producer.start()
+            async with asyncio.timeout(SEND_SECONDS):
+                await producer.start()
         except (KafkaError, OSError) as error:
-            await self._producer.stop()
-            raise BrokerUnavailableError(f"cannot reach Kafka at {self._settings.kafka}: {error}") from error
-        self._started = True
+            await producer.stop()
+            raise BrokerUnavailableError(f"cannot reach Kafka at {self._settings.kafka}: {error!r}") from error
+        self._producer = producer
 
     async def stop(self) -> None:
-        """Wait for what is on its way, then close. Idempotent."""
-        if self._started:
-            self._started = False
-            await self._producer.stop()
+        """Wait a little for what is under way, then close. Idempotent."""
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await producer.stop()
+            except TimeoutError:
+                producer._closed = True
+                await producer._sender.close()
+                await producer.client.close()
 
     async def send(self, messages: Sequence[Message]) -> None:
         """Send all, in order for each partition; returns when the broker has all of them. See the port."""
-        pending: list[asyncio.Future[object]] = []
         try:
-            for message in messages:
-                pending.append(
-                    await self._producer.send(
-                        full_name(self._settings, message.topic),
-                        message.value,
-                        key=message.key,
-                        partition=message.partition,
-                        headers=list(message.headers),
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._settle()
+                producer = await self._living()
+                for message in messages:
+                    self._under_way.add(
+                        await producer.send(
+                            full_name(self._settings, message.topic),
+                            message.value,
+                            key=message.key,
+                            partition=message.partition,
+                            headers=list(message.headers),
+                        )
                     )
-                )
+                await self._settle()
         except MessageSizeTooLargeError as error:
-            raise FatalError(f"a message to {message.topic.value} is too large to be sent: {error}") from error
+            raise FatalError(f"Kafka refuses a message for its size: {error}") from error
+        except TimeoutError as error:
+            raise BrokerUnavailableError(f"Kafka did not take what was sent in {SEND_SECONDS:g} s") from error
         except KafkaError as error:
-            raise BrokerUnavailableError(f"Kafka took no message to {message.topic.value}: {error!r}") from error
-        finally:
-            results = await asyncio.gather(*pending, return_exceptions=True)
-        for result in results:
-            if isinstance(result, MessageSizeTooLargeError):
-                raise FatalError(f"Kafka refuses a message for its size: {result!r}") from result
-            if isinstance(result, BaseException):
-                raise BrokerUnavailableError(f"Kafka did not take a message: {result!r}") from result
+            raise BrokerUnavailableError(f"Kafka did not take what was sent: {error!r}") from error
+
+    async def _settle(self) -> None:
+        """Wait for all that is under way; raises the first error among it."""
+        if not self._under_way:
+            return
+        done, _ = await asyncio.wait(self._under_way)
+        self._under_way -= done
+        errors = [error for future in done if (error := future.exception()) is not None]
+        if errors:
+            self._broken = True  # a gap in the sequence: the broker would refuse all that follows from this producer
+            raise next((error for error in errors if isinstance(error, MessageSizeTooLargeError)), errors[0])
+
+    async def _living(self) -> AIOKafkaProducer:
+        """The producer, made anew where the last one can send nothing more."""
+        if self._broken:
+            await self.stop()
+            await self.start()
+            self._broken = False
+        if self._producer is None:
+            raise BrokerUnavailableError("the publisher is not started")
+        return self._producer
 
     async def load_partitions(self, topics: Sequence[str]) -> None:
-        """Learn the numbers of partitions that `partitions` then tells. Raises `BrokerUnavailableError`."""
+        """Learn the numbers of partitions that `partitions` then tells.
+
+        Raises `BrokerUnavailableError`, and `FatalError` where a topic does not exist.
+        """
         for topic in topics:
             try:
-                await self._producer.partitions_for(full_name(self._settings, topic))
+                async with asyncio.timeout(METADATA_SECONDS):
+                    await (await self._living()).partitions_for(full_name(self._settings, topic))
+            except (UnknownTopicOrPartitionError, TimeoutError) as error:  # it asks again and again for what is not there
+                raise _missing(self._settings, topic) from error
             except KafkaError as error:
-                raise BrokerUnavailableError(f"topic {full_name(self._settings, topic)} is not known: {error!r}") from error
+                raise BrokerUnavailableError(f"Kafka does not describe {topic}: {error!r}") from error
 
     def partitions(self, topic: str) -> int:
         """Number of partitions of a topic (logical name); raises `FatalError` where it is not known."""
-        found = self._producer.client.cluster.partitions_for_topic(full_name(self._settings, topic))
+        name = full_name(self._settings, topic)
+        found = self._producer.client.cluster.partitions_for_topic(name) if self._producer is not None else None
         if not found:
-            raise FatalError(
-                f"topic {full_name(self._settings, topic)} does not exist: run `coldstream topics create`"
-            )
+            raise _missing(self._settings, topic)
         return len(found)
+
+
+def _missing(settings: Settings, topic: str) -> FatalError:
+    return FatalError(f"topic {full_name(settings, topic)} does not exist: run `coldstream topics create`")
 
 
 def largest_message_bytes(settings: Settings) -> int:

@@ -1,0 +1,147 @@
+"""Ends a worker that has died silently: it looks whether what must move does, and tells a stall from a hold.
+
+Faust's own detectors only log, and its consumer can stop without an error. Orchestrators restart what exits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from streams.errors import FatalError
+
+log = logging.getLogger(__name__)
+
+LOOKS: Final = 12
+"""Looks within the time of a stall."""
+END_SECONDS: Final = 10.0
+"""A worker that is being ended is killed after this: what hung may hang its shutdown too."""
+
+
+class Watched(Protocol):
+    """What the watchdog asks of the consumer (`KafkaConsumer`)."""
+
+    @property
+    def received(self) -> int: ...  # noqa: D102  (described there)
+    @property
+    def acknowledged(self) -> int: ...  # noqa: D102
+    @property
+    def pending(self) -> int: ...  # noqa: D102
+    @property
+    def polls(self) -> int: ...  # noqa: D102
+    def coordinator_alive(self) -> bool: ...  # noqa: D102
+    async def behind(self) -> int | None: ...  # noqa: D102
+
+
+@dataclass(slots=True, eq=False)
+class Sign:
+    """Something that must move. `still_seconds` counts by looks, so that a stopped and continued process is no stall."""
+
+    remedy: str
+    value: object = None
+    still_seconds: float = 0.0
+
+    def look(self, value: object, *, excused: bool, seconds: float) -> float:
+        """Seconds for which it has stood still without an excuse."""
+        if excused or value != self.value:
+            self.value, self.still_seconds = value, 0.0
+        else:
+            self.still_seconds += seconds
+        return self.still_seconds
+
+
+class Watchdog:
+    """Raises `FatalError` out of `run` within `stall_seconds` of a silent death; a hold with a known cause is none.
+
+    `progress` grows with each batch that ends, `hold` is the cause why the flow waits at present. Beyond that a thread
+    of its own looks whether the event loop turns at all, and ends the process where it doesn't.
+    """
+
+    def __init__(
+        self,
+        stall_seconds: float,
+        consumer: Watched,
+        *,
+        progress: Callable[[], int],
+        waiting: Callable[[], int],
+        hold: Callable[[], str | None],
+    ) -> None:
+        self._stall_seconds = stall_seconds
+        self._look_seconds = stall_seconds / LOOKS
+        self._consumer = consumer
+        self._progress = progress
+        self._waiting = waiting
+        self._hold = hold
+        self._turns = 0
+        self._fetcher = Sign("the Kafka consumer has stopped asking for records")
+        self._delivery = Sign("the broker has records that the Kafka consumer does not deliver")
+        self._pipeline = Sign("the batch in hand makes no progress, and no cause is known")
+        self._coordinator = Sign("the task that keeps this worker in its group is dead")
+
+    async def run(self) -> None:
+        """Look until something is found. Raises `FatalError`; never returns."""
+        ended = threading.Event()
+        threading.Thread(target=self._guard_loop, args=(ended,), name="watchdog", daemon=True).start()
+        try:
+            last = time.monotonic()
+            while True:
+                await asyncio.sleep(self._look_seconds)
+                self._turns += 1
+                now = time.monotonic()
+                found = await self._look(min(now - last, 2 * self._look_seconds))
+                last = now
+                if found is not None:
+                    log.critical("%s for %g s: this worker ends", found, self._stall_seconds)
+                    _kill_after(END_SECONDS)
+                    raise FatalError(f"{found}: restart this worker")
+        finally:
+            ended.set()
+
+    async def _look(self, seconds: float) -> str | None:
+        """What stands still for too long, or None."""
+        consumer = self._consumer
+        patience = self._stall_seconds - 2 * self._look_seconds
+        held = self._hold() is not None
+        busy = consumer.pending > 0 or self._waiting() > 0
+        behind = 0 if busy or held else await consumer.behind()
+        alive = consumer.coordinator_alive()
+        still = {
+            self._coordinator: self._coordinator.look(False, excused=alive, seconds=seconds),  # noqa: FBT003
+            self._fetcher: self._fetcher.look(consumer.polls, excused=held, seconds=seconds),
+            self._delivery: self._delivery.look(consumer.received, excused=not behind, seconds=seconds),
+            self._pipeline: self._pipeline.look(
+                (self._progress(), consumer.acknowledged), excused=held or not busy, seconds=seconds
+            ),
+        }
+        found = next((sign for sign, for_seconds in still.items() if for_seconds >= patience), None)
+        if found is None:
+            return None
+        if found in (self._fetcher, self._delivery) and await consumer.behind() is None:
+            found.still_seconds = 0.0  # the broker is away: a cause that is known
+            return None
+        return found.remedy
+
+    def _guard_loop(self, ended: threading.Event) -> None:
+        sign = Sign("the event loop")
+        while not ended.wait(self._look_seconds):
+            if sign.look(self._turns, excused=False, seconds=self._look_seconds) >= self._stall_seconds:
+                log.critical("the event loop does not turn for %g s: this worker is killed", self._stall_seconds)
+                faulthandler.dump_traceback(sys.stderr, all_threads=True)
+                os._exit(1)
+
+
+def _kill_after(seconds: float) -> None:
+    def kill() -> None:
+        time.sleep(seconds)
+        log.critical("the worker did not end in %g s: killed", seconds)
+        os._exit(1)
+
+    threading.Thread(target=kill, name="watchdog-end", daemon=True).start()
