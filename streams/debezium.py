@@ -121,7 +121,7 @@ def _as_object(value: Any) -> Row:
     return value
 
 
-def _mend(name: str, column: Any) -> Any:
+def _mend(name: str, column: Any) -> Any:  # noqa: PLR0911  (one for each kind of column)
     """A column as the topic's value has it; what can't be mended is left for the wire to refuse."""
     if isinstance(column, str) and name in JSON_FIELDS:
         try:
