@@ -100,7 +100,7 @@ class View:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.max_height
         cards = max(1, min(4, (height - 7) // 6))
-        lines = max(3, min(5, (height - 7) // cards - 2))
+        lines = max(3, min(6, (height - 7) // cards - 2))
         users = self.choose_users(self._last[0], cards)
         yield Group(
             self._header(width),
@@ -114,7 +114,7 @@ class View:
         right = f" {done:,} / {total:,} events" if done else f" {self.status.what} …"
         left = f" Coldstream · {shorten(self.status.name, 24)} "
         room = max(width - len(left) - len(right) - 1, 0)
-        full = round(room * done / total)
+        full = round(room * done / max(total, 1))
         line = Text(no_wrap=True, overflow="crop")
         line.append(left, "bold")
         line.append("━" * full, ACCENT).append("━" * (room - full), DULL)
@@ -161,9 +161,9 @@ class View:
             new = place.item_id in self._late
             title = Text(clean(self.titles.get(place.item_id, place.item_id)), NEW if new else "")
             table.add_row(str(place.rank), title, Text(clean(place.reason.text)))
-        seconds = f" {1000 * user.seconds:,.0f} ms " if user.seconds is not None else ""
+        seconds = f"{1000 * user.seconds:,.0f} ms" if user.seconds is not None else ""
         head = Text(no_wrap=True)
-        head.append(f" {shorten(self._who(user.user_id), 30)} ", "bold").append(
+        head.append(f"{shorten(self._who(user.user_id), 30)} ", "bold").append(
             self._did(user.event, width - 46), ACCENT
         )
         return Panel(
@@ -204,7 +204,7 @@ class View:
         if kind == "rating":
             value = event.get("value", 0)
             kind = "★" * round(value) if 0 < value <= 5 else f"rated {value:g}:"
-        return f"{kind} {shorten(str(what), max(room, 12))} "
+        return f"{kind} {shorten(str(what), max(room, 12))}"
 
     def line(self, elapsed: float) -> str:
         """The state in one plain line, for a log."""
