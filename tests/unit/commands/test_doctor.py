@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import fcntl
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from streams.commands import doctor, main
+from streams.commands.doctor import Finding, State
+from streams.settings import Settings
+
+
+def only(findings) -> Finding:
+    (finding,) = findings
+    return finding
+
+
+def test_an_embedded_index(tmp_path):
+    folder = tmp_path / "index"
+    settings = Settings(index=f"edge:{folder}")
+    assert "will be made" in only(doctor.check_index(settings)).seen
+    folder.mkdir()
+    assert "is empty" in only(doctor.check_index(settings)).seen
+    (folder / "lock").touch()
+    assert "no worker uses it" in only(doctor.check_index(settings)).seen
+    with (folder / "lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "in use by a worker" in only(doctor.check_index(settings)).seen
+    (folder / "lock").unlink()
+    (folder / "thesis.tex").touch()
+    finding = only(doctor.check_index(settings))
+    assert finding.state is State.WRONG
+    assert "empty folder" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "words"),
+    [
+        ({"title": "qdrant", "version": "1.18.3"}, State.OK, "1.18.3"),
+        ({"version": "1.17.0-dev"}, State.OK, "1.17.0"),
+        ({"version": "1.9.4"}, State.WRONG, "1.9.4"),
+        ({"hello": "world"}, State.WRONG, "no Qdrant answers"),
+    ],
+)
+def test_a_server(tmp_path, answer, state, words):
+    keys = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            keys.append(self.headers.get("api-key"))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *_):
+            """Nothing."""
+
+    (tmp_path / "key").write_text("sesame")
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        finding = only(doctor.check_index(Settings(index=url, qdrant_api_key_file=str(tmp_path / "key"))))
+        server.shutdown()
+        thread.join()
+    assert finding.state is state
+    assert words in finding.seen
+    assert "sesame" not in finding.seen
+    assert keys == ["sesame"]
+
+
+def test_no_server():
+    assert only(doctor.check_index(Settings(index="http://127.0.0.1:1"))).state is State.WRONG
+
+
+def test_room_on_the_disk(monkeypatch, tmp_path):
+    settings = Settings(index=f"edge:{tmp_path}/not/yet")
+    assert only(doctor.check_disk(settings)).thing == "disk"
+    monkeypatch.setattr(doctor, "FREE_BYTES", 1 << 60)
+    assert only(doctor.check_disk(settings)).state is State.WRONG
+    assert list(doctor.check_disk(Settings(index="http://qdrant:6333"))) == []
+
+
+def test_the_clock(monkeypatch):
+    assert only(doctor.check_clock(0.0)).state is State.WRONG
+    monkeypatch.setattr(doctor, "_is_unsynchronised", lambda: True)
+    assert only(doctor.check_clock(1_800_000_000.0)).state is State.NOTE
+    monkeypatch.setattr(doctor, "_is_unsynchronised", lambda: False)
+    assert only(doctor.check_clock(1_800_000_000.0)).state is State.OK
+    assert doctor._is_unsynchronised() is False
+
+
+def test_the_kernel_can_be_asked():
+    assert doctor._is_unsynchronised() in (True, False)
+
+
+def test_no_broker_is_wrong_and_says_what_to_do(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("COLDSTREAM_KAFKA", "127.0.0.1:1")
+    monkeypatch.setenv("COLDSTREAM_HTTP", "127.0.0.1:1")
+    monkeypatch.setenv("COLDSTREAM_INDEX", f"edge:{tmp_path}")
+    monkeypatch.setenv("COLDSTREAM_BUNDLE", str(tmp_path / "no-bundle"))
+    assert main.run(["doctor", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    states = {finding["thing"]: finding["state"] for finding in report["findings"]}
+    assert report["ok"] is False
+    assert states["broker"] == states["encoder"] == "wrong"
+    assert states["worker"] == "note"
+    assert main.run(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert "WRONG broker" in said
+    assert "coldstream broker" in said
+
+
+def test_well_is_0(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "examine", lambda _: iter([Finding("clock", State.OK, "\x1b[2Jtick")]))
+    assert main.run(["doctor"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
