@@ -148,6 +148,7 @@ class App:
         log.info("listening on %s", http.url)
         self._describe(encoder, index)
         await catalogue.load()
+        await worker.upkeep.recover()
         log.info("%d items known", len(columns))
         model_reader = ModelReader(settings, learning.adopt)
         await model_reader.start()
@@ -188,13 +189,13 @@ class App:
         """Rebuild an embedded index within the configured time after an erasure."""
         while True:
             await asyncio.sleep(min(1.0, self.settings.erase_within_seconds / 4 + 0.05))
-            erased_at = worker.erased_at
+            erased_at = worker.upkeep.erased_at
             if erased_at is not None and time.time() - erased_at >= self.settings.erase_within_seconds / 2:
-                worker.erased_at = None
+                worker.upkeep.erased_at = None
                 try:
                     await index.purge()
                 except BaseException:
-                    worker.erased_at = erased_at
+                    worker.upkeep.erased_at = erased_at
                     raise
 
     async def _gauge(self, consumer: KafkaConsumer, columns: Table) -> None:

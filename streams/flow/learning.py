@@ -16,6 +16,7 @@ import msgspec
 from streams.decide.policy import Policy, is_positive
 from streams.decide.ranker import (
     Learner,
+    Lesson,
     Model,
     decode_learner,
     decode_lesson,
@@ -25,6 +26,7 @@ from streams.decide.ranker import (
 from streams.decide.recommend import lessons_of
 from streams.decide.table import Table
 from streams.decide.taste import Request
+from streams.errors import PoisonError
 from streams.flow.budget import Budget
 from streams.flow.users import UserWork
 from streams.ports import Clock, Publisher
@@ -67,16 +69,12 @@ class Learning:
         ) if choices else []  # fmt: skip
         return [Message(Topic.LESSONS, None, encode_lesson(lesson), partition=0) for lesson in found if lesson]
 
-    def take(self, records: Sequence[Record]) -> None:
-        """Learn from records of `lessons`; one that is no lesson is passed over (only workers write there)."""
-        for record in records:
-            try:
-                lesson = decode_lesson(record.value or b"")
-            except (msgspec.MsgspecError, ValueError):
-                lesson = None
-            if lesson is not None:
-                self._learner.learn(lesson, record.offset)
+    def take(self, lessons: Sequence[tuple[Record, Lesson]], others: Sequence[Record] = ()) -> None:
+        """Learn from records of `lessons`; `others` are done with them."""
+        for record, lesson in lessons:
+            self._learner.learn(lesson, record.offset)
             self._records.append(record)
+        self._records += others
 
     async def publish(self, publisher: Publisher, *, now: bool = False) -> list[Record]:
         """Publish what was learned, if that is due (or `now`); returns the records of `lessons` that are done."""
@@ -88,7 +86,7 @@ class Learning:
         self._published_at = self._clock.monotonic()
         self._known = value
         self.model = self._learner.model()
-        done, self._records = self._records, []
+        done, self._records = sorted(self._records, key=lambda record: record.offset), []
         return done
 
     def adopt(self, record: Record) -> None:
@@ -106,6 +104,19 @@ class Learning:
         if self._records:
             self._records.clear()
             self._learner = Learner() if self._known is None else decode_learner(self._known)
+
+
+def decode_lessons(
+    records: Sequence[Record],
+) -> tuple[list[tuple[Record, Lesson]], list[tuple[Record, PoisonError]]]:
+    """Records of `lessons` with what they hold, and those that hold no lesson."""
+    good, dead = [], []
+    for record in records:
+        try:
+            good.append((record, decode_lesson(record.value or b"")))
+        except (msgspec.MsgspecError, ValueError) as error:
+            dead.append((record, PoisonError("schema", f"not a lesson: {error}")))
+    return good, dead
 
 
 def _choice_of(work: UserWork, texts: Mapping[str, Vector], policy: Policy) -> _Choice | None:

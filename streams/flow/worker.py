@@ -7,7 +7,6 @@ Implements the port Intake. One batch is in flight at a time; nothing is acknowl
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,18 +17,13 @@ from streams.errors import (
     BrokerUnavailableError,
     EncoderFailedError,
     IndexUnavailableError,
-    PoisonError,
     RetryableError,
 )
 from streams.flow.batch import Pipeline
 from streams.flow.buffer import Buffer
-from streams.flow.decoded import bury
 from streams.flow.parts import REBALANCE, Setting
-from streams.flow.recommend import tombstone_message
 from streams.flow.report import BatchReport
-from streams.flow.signals import decode_signals
-from streams.flow.users import from_point
-from streams.ports import Collection
+from streams.flow.upkeep import Upkeep
 from streams.values import Record, Topic
 
 T = TypeVar("T")
@@ -39,8 +33,6 @@ IDLE_SECONDS: Final = 0.5
 REVOKE_SECONDS: Final = 3.0
 BACKOFF_FIRST_SECONDS: Final = 0.05
 BACKOFF_MOST_SECONDS: Final = 2.0
-REPEATS_SECONDS: Final = (60.0, 3600.0)
-"""A tombstone is repeated so long after an erasure: a zombie may have written a list after it."""
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +60,9 @@ class Worker:
     ) -> None:
         self._world = setting.world
         self._limits = setting.limits
-        self._catalogue = setting.parts.catalogue
-        self._users = setting.parts.users
-        self._statistics = setting.parts.statistics
-        self._learning = setting.parts.learning
-        self._fan_out = setting.parts.fan_out
+        self._parts = setting.parts
         self._pipeline = Pipeline(setting)
+        self._upkeep = Upkeep(setting)
         self._buffer = buffer
         self._observe = observe
         self._on_hold = on_hold
@@ -81,16 +70,11 @@ class Worker:
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._flushed_at = self._world.clock.monotonic()
-        self._ticked_at = self._world.clock.now()
-        self._repeats: list[tuple[float, str]] = []
         self.hold: Hold | None = None
         self.batches = 0
         """Batches done since the start: what the watchdog looks at."""
         self.assigned_once = False
         self._in_hand = 0
-        self.erased_at: float | None = None
-        """Wall-clock time of the oldest erasure whose bytes may still lie in the index's files."""
 
     # -- Intake
 
@@ -110,9 +94,9 @@ class Worker:
 
     def drop(self) -> None:
         """Forget what belongs to the next owner of the partitions; a batch may still be in hand."""
-        self._users.forget()
-        self._statistics.drop()
-        self._learning.drop()
+        self._parts.users.forget()
+        self._parts.statistics.drop()
+        self._parts.learning.drop()
 
     async def assigned(self, partitions: Mapping[str, frozenset[int]]) -> None:
         """The partitions owned from now on."""
@@ -138,7 +122,12 @@ class Worker:
                 self._in_hand = 0
                 self._idle.set()
         if self._world.ownership.interrupted() != REBALANCE:
-            await self._until_done(self._flush)
+            await self._until_done(self._upkeep.finish)
+
+    @property
+    def upkeep(self) -> Upkeep:
+        """What is done beside the batches."""
+        return self._upkeep
 
     @property
     def waiting(self) -> int:
@@ -161,84 +150,18 @@ class Worker:
             report = await self._until_done(lambda: self._pipeline.process(main))
             if report is None:
                 return
-            self._remember_erasures(report)
+            self._upkeep.remember(report)
             self._observe(report)
         if signals:
-            await self._until_done(lambda: self._fold(signals))
+            await self._until_done(lambda: self._upkeep.fold(signals))
         if lessons:
-            self._learning.take(lessons)
+            await self._until_done(lambda: self._upkeep.learn(lessons))
         self.batches += 1
 
     async def maintain(self) -> None:
         """Whatever is due: flush, reload, expiries, waiting refreshes, repeated tombstones, the model."""
-        now = self._world.clock.now()
-        if self._world.clock.monotonic() - self._flushed_at >= self._limits.flush_seconds:
-            await self._until_done(self._flush)
-            self._flushed_at = self._world.clock.monotonic()
-        await self._until_done(self._catalogue.reload)
-        await self._until_done(lambda: self._send_refreshes(now))
-        await self._until_done(lambda: self._repeat_tombstones(now))
-
-    # -- its parts
-
-    async def _fold(self, records: Sequence[Record]) -> None:
-        good, dead = [], []
-        for record in records:
-            try:
-                good.append((record, decode_signals(record)))
-            except PoisonError as error:
-                dead.append((record, bury(record, error, self._world.clock.now())))
-        self._catalogue.columns.absorb(await self._statistics.take(good))
-        if dead:
-            await self._world.publisher.send([message for _, message in dead])
-            self._statistics.pass_over([record for record, _ in dead])
-
-    async def _flush(self) -> None:
-        if self._statistics.waiting:
-            self._world.ownership.acknowledge(await self._statistics.flush(self._guard))
-        done = await self._learning.publish(self._world.publisher, now=self._stopping)
-        if done:
-            self._world.ownership.acknowledge(done)
-
-    async def _send_refreshes(self, now: float) -> None:
-        """Items whose time has come or gone since the last look, then what waits for the budget."""
-        owned = self._owned.get(Topic.ITEMS.value, frozenset())
-        since, self._ticked_at = self._ticked_at, now
-        arrived, withdrawn = self._catalogue.turned(since, now)
-        mine = [record for record in arrived if record.source is not None and record.source.partition in owned]
-        gone = [
-            record.item_id for record in withdrawn if record.source is not None and record.source.partition in owned
-        ]
-        messages = self._fan_out.due()
-        if mine:
-            messages += (await self._fan_out.arrived(mine, now))[0]
-        if gone:
-            messages += (await self._fan_out.withdrawn(gone, now))[0]
-        if messages:
-            await self._world.publisher.send(messages)
-
-    def _remember_erasures(self, report: BatchReport) -> None:
-        now = self._world.clock.now()
-        for user_id in report.erased:
-            for seconds in REPEATS_SECONDS:
-                heapq.heappush(self._repeats, (now + seconds, user_id))
-        if report.erased and self.erased_at is None:
-            self.erased_at = now
-
-    async def _repeat_tombstones(self, now: float) -> None:
-        due = []
-        while self._repeats and self._repeats[0][0] <= now:
-            due.append(heapq.heappop(self._repeats)[1])
-        if not due:
-            return
-        states = [from_point(point) for point in await self._world.index.read(Collection.USERS, due)]
-        messages = [tombstone_message(state) for state in states if state is not None and state.is_marker]
-        if messages:
-            await self._world.publisher.send(messages)
-
-    def _guard(self) -> None:
-        if self._world.ownership.interrupted() == REBALANCE:
-            raise AbandonedError(REBALANCE)
+        for act in self._upkeep.due(self._owned, stopping=self._stopping):
+            await self._until_done(act)
 
     async def _until_done(self, act: Callable[[], Awaitable[T]]) -> T | None:
         """Try until it is done; None where it was given up (rebalance, stop during a hold)."""
