@@ -53,7 +53,7 @@ class Demonstration:
     async def perform(self, helpers: Helpers) -> None:
         """Run to the end; the helpers are the caller's to end. Raises `ColdstreamError` where something fails."""
         settings = self._settings(helpers.folder)
-        environment = _environment(settings)
+        environment = _environment(settings, helpers.folder)
         self.status.what = "starting the broker"
         await start_broker(helpers, settings, environment)
         self.status.what = "starting the worker"
@@ -186,12 +186,15 @@ async def _first_of(receiving: asyncio.Task[None], publishing: Coroutine[Any, An
         task.cancel()
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """Of this process's environment all but our own settings, and then those of the demonstration."""
+def _environment(settings: Settings, folder: Path) -> dict[str, str]:
+    """Of this process's environment all but our own settings, and then those of the demonstration.
+
+    What the helpers keep for a time, they keep in the demonstration's folder.
+    """
     kept = {f"{PREFIX}{name}" for name in KEPT}
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in kept}
     mine = {"KAFKA": settings.kafka, "KAFKA_EMBEDDED": "true", "INDEX": settings.index, "HTTP": settings.http}
-    return environment | {f"{PREFIX}{name}": value for name, value in mine.items()}
+    return environment | {"TMPDIR": str(folder)} | {f"{PREFIX}{name}": value for name, value in mine.items()}
 
 
 def _look(settings: Settings) -> tuple[float, float]:
