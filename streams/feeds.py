@@ -1,0 +1,120 @@
+"""Item files of other people's shape: the Shopify product export and the Google Merchant feed, and HTML as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from html.parser import HTMLParser
+from typing import Final
+
+from streams.errors import ColdstreamError
+from streams.files import Row
+from streams.wire import to_rfc3339
+
+SPACED_TAGS: Final = frozenset({"p", "br", "div", "li", "ul", "ol", "tr", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6"})
+HIDDEN_TAGS: Final = frozenset({"script", "style"})
+
+
+def read_shopify(rows: Iterable[Row]) -> Iterator[Row]:
+    """Items of a Shopify product export: rows of one Handle are one item, whose price is that of its cheapest variant."""
+    products: dict[str, list[Row]] = {}
+    for row in rows:
+        if "Handle" not in row:
+            raise ColdstreamError("this is no Shopify product export: a row has no Handle")
+        products.setdefault(row["Handle"], []).append(row)
+    for handle, variants in products.items():
+        whole = {name: value for row in reversed(variants) for name, value in row.items()}  # the first row wins
+        options: dict[str, list[str]] = {}
+        for place in ("1", "2", "3"):
+            name = whole.get(f"Option{place} Name", "")
+            values = [row[f"Option{place} Value"] for row in variants if f"Option{place} Value" in row]
+            if name and name != "Title":
+                options[name.lower()] = list(dict.fromkeys(values))
+        path = [part.strip() for part in whole.get("Product Category", "").split(">") if part.strip()]
+        tags = [tag.strip() for tag in whole.get("Tags", "").split(",") if tag.strip()]
+        yield _prune({
+            "item_id": handle,
+            "title": whole.get("Title", handle),
+            "description": to_text(whole.get("Body (HTML)", "")),
+            "categories": list(dict.fromkeys([*([whole["Type"]] if "Type" in whole else []), *reversed(path)])),
+            "price": min((float(row["Variant Price"]) for row in variants if _is_number(row.get("Variant Price"))), default=None),
+            "attributes": _prune({"vendor": whole.get("Vendor"), "tags": tags, **options}),
+            "available": whole.get("Status", "active").lower() == "active" and whole.get("Published", "true").lower() != "false",
+        })  # fmt: skip
+
+
+def read_google_merchant(rows: Iterable[Row]) -> Iterator[Row]:
+    """Items of a Google Merchant feed, as tab-separated text, CSV, or RSS or Atom XML."""
+    for raw in rows:
+        row = {name.strip().lower().removeprefix("g:").replace(" ", "_"): value for name, value in raw.items()}
+        if "id" not in row:
+            raise ColdstreamError("this is no Google Merchant feed: an entry has no id")
+        paths = [row[name] for name in ("product_type", "google_product_category") if name in row]
+        texts = [text for path in paths for text in (path if isinstance(path, list) else [path])]
+        categories = [part.strip() for text in texts for part in reversed(text.split(">")) if not part.strip().isdigit()]
+        price = str(row.get("sale_price", row.get("price", ""))).split()
+        expires = row.get("expiration_date")
+        yield _prune({
+            "item_id": row["id"],
+            "title": to_text(row.get("title", "")),
+            "description": to_text(row.get("description", "")),
+            "categories": list(dict.fromkeys(categories)),
+            "price": next((float(part.replace(",", ".")) for part in price if _is_number(part.replace(",", "."))), None),
+            "attributes": _prune({
+                name: row.get(name)
+                for name in ("brand", "color", "size", "gender", "age_group", "material", "pattern", "condition")
+            }),
+            "available": row.get("availability", "in_stock").replace(" ", "_").lower() != "out_of_stock",
+            "expires_at": _to_time(expires) if expires else None,
+        })  # fmt: skip
+
+
+SHAPES: Final[dict[str, Callable[[Iterable[Row]], Iterator[Row]]]] = {
+    "shopify": read_shopify,
+    "google-merchant": read_google_merchant,
+}
+"""The shapes of other people's item files, by name."""
+
+
+def _prune(row: Row) -> Row:
+    return {name: value for name, value in row.items() if value is not None and value not in ("", [], {})}
+
+
+def _is_number(text: str | None) -> bool:
+    return bool(text) and str(text).replace(".", "", 1).isdigit()
+
+
+def _to_time(text: str) -> str:
+    try:
+        return to_rfc3339(datetime.fromisoformat(text).timestamp())
+    except ValueError as error:
+        raise ColdstreamError(f"expiration_date {text[:40]!r} is no ISO 8601 time") from error
+
+
+class _Text(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self.hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+        self.hidden += tag in HIDDEN_TAGS
+        if tag in SPACED_TAGS:
+            self.parts.append(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.hidden -= tag in HIDDEN_TAGS and self.hidden > 0
+        if tag in SPACED_TAGS:
+            self.parts.append(" ")
+
+    def handle_data(self, data: str) -> None:
+        if not self.hidden:
+            self.parts.append(data)
+
+
+def to_text(html: str) -> str:
+    """HTML as plain text on one line; plain text stays what it is."""
+    parser = _Text()
+    parser.feed(html)
+    parser.close()
+    return " ".join("".join(parser.parts).split())
