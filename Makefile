@@ -1,7 +1,7 @@
 # Coldstream's ways in. Every target makes the environment that it needs, once for each change of the dependencies.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo dev dev-train test test-slow check format dashboards simulate chaos audit clean
+.PHONY: help install demo dev dev-train test test-slow check format documents lock simulate chaos audit clean
 
 PYTHON ?= python3
 # The ONNX runtime: cpu or gpu.
@@ -58,14 +58,18 @@ check: dev ## Format, lint, types, floors, generated files, wheel, licences
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pip check
-	$(BIN)/pytest tests/checks $(ARGS)
+	$(BIN)/pytest tests/checks tests/unit/test_documents.py $(ARGS)
 
 format: dev ## Format the code and mend what can be mended mechanically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-dashboards: dev ## Generate grafana/ from its measures
+documents: dev ## Write what is generated: schemas, tables, dashboards, rules, the runbook's measures
+	$(BIN)/python -m streams.documents
 	$(BIN)/python -m grafana
+
+lock: dev ## Pin what the images install (deploy/constraints.txt)
+	$(BIN)/python deploy/lock.py
 
 simulate: dev ## Run the service in the deterministic simulator: make simulate SEEDS=10000
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)

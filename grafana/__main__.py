@@ -38,7 +38,7 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.check:
         differing = stale()
-        print("\n".join(f"{name} is not what grafana/*.py says: run make dashboards" for name in differing), end="")
+        print("\n".join(f"{name} is not what grafana/*.py says: run make documents" for name in differing), end="")
         return 1 if differing else 0
     for path, text in files(chosen.runbook).items():
         target = chosen.out / path
