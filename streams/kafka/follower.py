@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaConsumer
@@ -60,6 +60,15 @@ class Follower:
         except KafkaError as error:
             raise BrokerUnavailableError(f"Kafka at {self._settings.kafka} does not answer: {error!r}") from error
         return [self._to_record(message) for messages in batches.values() for message in messages]
+
+    async def read_whole(self) -> AsyncIterator[list[Record]]:
+        """What is there at the moment of the call, in parts; ends when all of it was read."""
+        try:
+            ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
+            while any([await self._consumer.position(partition) < end for partition, end in ends.items()]):
+                yield await self.read(1.0)
+        except KafkaError as error:
+            raise BrokerUnavailableError(f"Kafka at {self._settings.kafka} does not answer: {error!r}") from error
 
     def _to_record(self, message: Any) -> Record:
         return Record(
