@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from zlib import crc32
 
 import msgspec
@@ -84,6 +84,26 @@ class _Held:
         return True
 
 
+@dataclass(slots=True)
+class _Memory:
+    """What an owner holds; a new one after each rebalance, even if a flush of the old one is still under way."""
+
+    points: OrderedDict[str, _Held] = field(default_factory=OrderedDict)
+    dirty: dict[str, None] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
+    """Folded, and done once the points are written."""
+    unsure: bool = False
+    """Whether a flush failed half way: then nobody knows which writes took effect."""
+
+    def refold(self, item_id: str, point: Point | None) -> bool:
+        """Fold what waits into what was found; whether any of it was news."""
+        pending = self.points[item_id].pending
+        held = self.points[item_id] = _held(item_id, point)
+        held.pending = pending
+        news = [held.fold(source, offset, signals) for source, offset, signals in pending]
+        return any(news)
+
+
 class StatisticsOwner:
     """Folds signals in memory and flushes changed points; a record is done only after the flush that holds it."""
 
@@ -92,84 +112,73 @@ class StatisticsOwner:
         self._clock = clock
         self._randomness = randomness
         self._capacity = capacity
-        self._points: OrderedDict[str, _Held] = OrderedDict()
-        self._dirty: dict[str, None] = {}
-        self._records: list[Record] = []
-        self._unsure = False
-        """Whether a flush failed half way: then nobody knows which writes took effect."""
+        self._memory = _Memory()
 
     @property
     def waiting(self) -> bool:
         """Whether anything waits for a flush."""
-        return bool(self._records)
+        return bool(self._memory.records)
 
     async def take(self, batches: Sequence[tuple[Record, SignalBatch]]) -> list[ItemStatistics]:
         """Fold records; returns the points that changed (for this worker's columns). Nothing is written yet."""
-        await self._load({signal.item_id for _, batch in batches for _, some in batch.entries for signal in some})
+        memory = self._memory
+        named = {signal.item_id for _, batch in batches for _, some in batch.entries for signal in some}
+        await self._load(memory, named)
         changed: dict[str, ItemStatistics] = {}
         for record, batch in batches:
             for offset, signals in batch.entries:
                 for item_id, some in _by_item(signals).items():
-                    held = self._points[item_id]
+                    held = memory.points[item_id]
                     if held.fold(batch.source, offset, some):
                         held.pending.append((batch.source, offset, some))
-                        self._dirty[item_id] = None
+                        memory.dirty[item_id] = None
                         changed[item_id] = held.statistics
-            self._records.append(record)
+            memory.records.append(record)
         return list(changed.values())
 
     def pass_over(self, records: Sequence[Record]) -> None:
         """Records that say nothing (dead letters): done after the flush of what came before them."""
-        self._records += records
+        self._memory.records += records
 
     async def flush(self, guard: Callable[[], None]) -> list[Record]:
         """Write what changed; returns the records that are done, in the order in which they were taken."""
+        memory = self._memory
 
         async def again(lost: Mapping[str, Point | None]) -> Sequence[Write]:
-            return [write for item_id, point in lost.items() if (write := self._refold(item_id, point)) is not None]
+            news = [item_id for item_id, point in lost.items() if memory.refold(item_id, point)]
+            return [self._to_write(memory.points[item_id]) for item_id in news]
 
-        dirty = list(self._dirty)
-        if self._unsure:
+        dirty = list(memory.dirty)
+        if memory.unsure:
             found = await self._index.read(Collection.STATISTICS, dirty)
             writes = await again(dict(zip(dirty, found, strict=True)))
         else:
-            writes = [self._to_write(item_id) for item_id in dirty]
-        self._unsure = True
+            writes = [self._to_write(memory.points[item_id]) for item_id in dirty]
+        memory.unsure = True
         await persist(self._index, Collection.STATISTICS, writes, again, guard)
-        self._unsure = False
+        memory.unsure = False
         for item_id in dirty:
-            self._points[item_id].pending.clear()
-        self._dirty.clear()
-        done, self._records = sorted(self._records, key=lambda record: (record.partition, record.offset)), []
-        while len(self._points) > self._capacity:
-            self._points.popitem(last=False)
+            memory.points[item_id].pending.clear()
+        memory.dirty.clear()
+        done, memory.records = sorted(memory.records, key=lambda record: (record.partition, record.offset)), []
+        while len(memory.points) > self._capacity:
+            memory.points.popitem(last=False)
         return done
 
     def drop(self) -> None:
-        """Forget everything unflushed: the next owner reads it again."""
-        self._points.clear()
-        self._dirty.clear()
-        self._records.clear()
-        self._unsure = False
+        """Forget what is unflushed: the next owner reads it again. A flush under way ends with what it has."""
+        self._memory = _Memory()
 
-    async def _load(self, item_ids: set[str]) -> None:
-        missing = sorted(item_ids - self._points.keys())
+    async def _load(self, memory: _Memory, item_ids: set[str]) -> None:
+        missing = sorted(item_ids - memory.points.keys())
         if missing:
             for item_id, point in zip(missing, await self._index.read(Collection.STATISTICS, missing), strict=True):
-                self._points[item_id] = _held(item_id, point)
+                memory.points[item_id] = _held(item_id, point)
         for item_id in item_ids:
-            self._points.move_to_end(item_id)
+            memory.points.move_to_end(item_id)
 
-    def _refold(self, item_id: str, point: Point | None) -> Write | None:
-        """Fold what waits into what was found; None where all of it is there already."""
-        pending = self._points[item_id].pending
-        held = self._points[item_id] = _held(item_id, point)
-        held.pending = pending
-        news = [held.fold(source, offset, signals) for source, offset, signals in pending]
-        return self._to_write(item_id) if any(news) else None
-
-    def _to_write(self, item_id: str) -> Write:
-        held = self._points[item_id]
+    def _to_write(self, held: _Held) -> Write:
+        item_id = held.statistics.item_id
         expected, held.version = held.version, (held.version or 0) + 1
         held.statistics.version, held.statistics.write_id = held.version, self._randomness.token()
         fields = {"updated_ms": int(self._clock.now() * 1000)}
