@@ -52,10 +52,9 @@ class Arrivals:
         return self._rows[max(0, end - count) : end][::-1]
 
     def since(self, at: Times, now: Times) -> Times:
-        """How many items came after `at` and up to `now`; shapes broadcast."""
-        return np.asarray(
-            np.searchsorted(self._times, now, side="right") - np.searchsorted(self._times, at, side="right"), np.float64
-        )
+        """How many items came after `at` and up to `now`, 0 for an item that came later; shapes broadcast."""
+        came = np.searchsorted(self._times, now, side="right") - np.searchsorted(self._times, at, side="right")
+        return np.maximum(came, 0).astype(np.float64)
 
     def _drop(self, rows: Rows) -> None:
         stays = ~np.isin(self._rows, rows)
