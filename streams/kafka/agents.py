@@ -28,8 +28,7 @@ log = logging.getLogger(__name__)
 CONSUMED: Final = (Topic.EVENTS, Topic.USERS, Topic.REFRESHES, Topic.ITEMS, Topic.SIGNALS, Topic.LESSONS)
 """The topics that the group shares. `model` is read whole by every worker, without the group."""
 REJOINS: Final = 4
-"""Joins without a new generation within `REJOINS_SECONDS` that show a second process with our instance id."""
-REJOINS_SECONDS: Final = 30.0
+"""Joins without a new generation, within as many session timeouts, that show a second process with our instance id."""
 ANSWER_SECONDS: Final = 5.0
 """How long a broker may take to say where its partitions end."""
 
@@ -213,7 +212,7 @@ class KafkaConsumer:
         if (
             self._settings.instance_id
             and len(self._joins) == REJOINS
-            and now - first < REJOINS_SECONDS
+            and now - first < REJOINS * self._settings.session_timeout_seconds
             and all(joined == generation for _, joined in self._joins)
         ):
             self._fail(DuplicateMemberError(

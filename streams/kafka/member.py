@@ -83,6 +83,8 @@ def _size(event: EventT[Any]) -> int:
 class Thread(AIOKafkaConsumerThread):
     """The thread of the consumer, with a short fetch wait."""
 
+    mundane_level = "debug"
+
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MILLISECONDS
@@ -92,6 +94,7 @@ class Thread(AIOKafkaConsumerThread):
 class MemberConsumer(Consumer):
     """The consumer, which counts its polls and looks at paused partitions soon."""
 
+    mundane_level = "debug"
     polls: int = 0
     """How often a poll has returned."""
 
@@ -157,6 +160,7 @@ class Member(faust.App):
     """One member of the group. Started and stopped inside the running event loop; it never touches signals or logging."""
 
     BootStrategy = Boot
+    mundane_level = "debug"
 
     def _create_directories(self) -> None:
         """Nothing: there are no tables, and Faust would make a folder in the working directory."""

@@ -18,6 +18,9 @@ ROOM_BYTES: Final = 65_536
 """What a dead letter adds to its source, at most: headers and framing."""
 SEND_SECONDS: Final = 10.0
 """A broker that has not taken a message in this time is away: the batch is held."""
+BATCH_BYTES: Final = 262_144
+"""Records sent to a partition in one go; aiokafka's 16 KiB would be four lists a round trip. A topic's
+`max.message.bytes` limits it too."""
 STOP_SECONDS: Final = 5.0
 METADATA_SECONDS: Final = 3.0
 """A topic that the cluster has not named in this time does not exist."""
@@ -47,6 +50,7 @@ class KafkaPublisher:
             acks="all",
             enable_idempotence=self._idempotent,
             max_request_size=largest_message_bytes(self._settings),
+            max_batch_size=BATCH_BYTES,
             linger_ms=0,
         )
         try:
