@@ -144,10 +144,7 @@ class EdgeIndex:
         await build_shard(copy, target, collection, self._dimension)
         new = Shard(collection, target, self._dimension)
         try:
-            if new.count() != count:
-                raise IndexUnavailableError(
-                    f"rebuilding {collection} brought {new.count()} of {count} points: kept the old"
-                )
+            _check_complete(new, count)
             while len(touched) > SCAN_PAGE:
                 _replay(old, new, [touched.pop() for _ in range(SCAN_PAGE)])
                 await asyncio.sleep(0)
@@ -166,6 +163,14 @@ class EdgeIndex:
         if shard is None:
             raise IndexUnavailableError("the embedded index is not open")
         return shard
+
+
+def _check_complete(new: Shard, count: int) -> None:
+    """An incomplete copy opens as a smaller shard, without an error: never exchange for that."""
+    if new.count() != count:
+        raise IndexUnavailableError(
+            f"rebuilding {new.collection} brought {new.count()} of {count} points: kept the old"
+        )
 
 
 def _replay(old: Shard, new: Shard, ids: Sequence[str]) -> None:

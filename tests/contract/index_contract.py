@@ -46,10 +46,6 @@ def keys(points: Sequence[object]) -> list[str]:
 class IndexContract:
     """One test for each promise."""
 
-    async def reopen(self, index: Index) -> Index:
-        """Close, and open again what the same disk or server holds."""
-        raise NotImplementedError
-
     async def test_a_point_comes_back_as_written(self, index: Index) -> None:
         written = point(
             "ключ/1 é\U0001f30a", 7, "id", unit(1), terms(t5=0.5, t4000000000=2.0), '{"é": "\\u0000 \U0001f30a"}',
@@ -302,25 +298,19 @@ class IndexContract:
         await index.write(USERS, new(point("u", 4, "w", unit(2), body="state", list_ids=("x",), marker=False)))
         await index.close()
         await index.close()
-        again = await self.reopen(index)
-        (read,) = await again.read(USERS, ["u"], vectors=True)
+        await index.open(DIMENSION)
+        (read,) = await index.read(USERS, ["u"], vectors=True)
         assert read is not None
         assert (read.version, read.body, read.fields) == (4, "state", {"list_ids": ("x",), "marker": False})
-        assert keys(await again.find(USERS, Match(equals={"list_ids": "x"}), 5)) == ["u"]
-        await again.write(USERS, [Write(point("u", 5, "v"), 4)])
-        assert await self.winner(again, "u") == (5, "v")
-        await again.close()
+        assert keys(await index.find(USERS, Match(equals={"list_ids": "x"}), 5)) == ["u"]
+        await index.write(USERS, [Write(point("u", 5, "v"), 4)])
+        assert await self.winner(index, "u") == (5, "v")
 
     async def test_another_dimension_is_refused(self, index: Index) -> None:
         await index.write(USERS, new(point("u", vector=unit(2))))
         await index.close()
         with pytest.raises(ConfigurationError, match="dimension"):
-            await self.reopen_with(index, DIMENSION * 2)
-
-    async def reopen_with(self, index: Index, dimension: int) -> Index:
-        """Open again with another dimension."""
-        await index.open(dimension)
-        return index
+            await index.open(DIMENSION * 2)
 
     @staticmethod
     async def winner(index: Index, key: str) -> tuple[int, str]:

@@ -1,0 +1,136 @@
+"""A Qdrant server: the connection, its errors as our own, and the collections made ready on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import grpc
+from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
+from qdrant_client.http.exceptions import ApiException
+
+from streams.errors import ConfigurationError, IndexUnavailableError
+from streams.index.stored import DENSE, FIELDS, TERMS, Kind
+from streams.ports import Collection
+
+REQUEST_SECONDS: Final = 10
+"""A call that takes longer is given up: the index is unavailable."""
+OLDEST_SERVER: Final = (1, 17)
+"""The first that has `update_mode`."""
+
+_SCHEMAS: Final = {
+    Kind.BOOL: models.PayloadSchemaType.BOOL,
+    Kind.INTEGER: models.PayloadSchemaType.INTEGER,
+    Kind.FLOAT: models.PayloadSchemaType.FLOAT,
+    Kind.KEYWORD: models.PayloadSchemaType.KEYWORD,
+    Kind.KEYWORDS: models.PayloadSchemaType.KEYWORD,
+}
+_REFUSED: Final = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_QUANTIZATION: Final = models.ScalarQuantization(
+    scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+)
+
+
+def connect(url: str, api_key: str | None = None, ca_certificate: bytes | None = None) -> AsyncQdrantClient:
+    """A client for `http(s)://host[:port][?grpc_port=N]`: port 6333 by default, gRPC on the port after it.
+
+    Raises `ConfigurationError` for what is no such URL. Connects only when used.
+    """
+    parts = urlsplit(url)
+    try:
+        port = parts.port or 6333
+        grpc_port = int(parse_qs(parts.query).get("grpc_port", [str(port + 1)])[0])
+    except ValueError as error:
+        raise ConfigurationError(f"{url} has no usable port") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"{url} is no http(s) URL of a Qdrant server")
+    return AsyncQdrantClient(
+        host=parts.hostname,
+        port=port,
+        grpc_port=grpc_port,
+        prefer_grpc=True,
+        https=parts.scheme == "https",
+        api_key=api_key,
+        timeout=REQUEST_SECONDS,
+        grpc_options={"root_certificates": ca_certificate} if ca_certificate else None,
+        check_compatibility=False,  # it would ask over REST, in a thread; `open` looks at the version itself
+    )
+
+
+@asynccontextmanager
+async def mapped_errors(what: str) -> AsyncIterator[None]:
+    """What the client and gRPC raise, as our own errors; `ValueError` (the caller's defect) passes."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() in _REFUSED:
+            raise ConfigurationError(f"Qdrant refuses us ({error.details()}): check the API key") from error
+        if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+            raise ValueError(f"Qdrant could not {what}: {error.details()}") from error
+        raise IndexUnavailableError(f"Qdrant did not {what}: {error.code().name} {error.details()}") from error
+    except (TimeoutError, ApiException, QdrantException, OSError) as error:
+        raise IndexUnavailableError(f"Qdrant did not {what}: {error}") from error
+
+
+async def check_version(client: AsyncQdrantClient) -> None:
+    """Raise `ConfigurationError` where the server is too old for conditional writes."""
+    version = (await client.info()).version
+    numbers = tuple(int(part) for part in version.split("-")[0].split(".")[:2])
+    if numbers < OLDEST_SERVER:
+        wanted = ".".join(map(str, OLDEST_SERVER))
+        raise ConfigurationError(f"Qdrant {version} is too old: conditional writes need {wanted} or newer")
+
+
+async def prepare(
+    client: AsyncQdrantClient, collection: Collection, alias: str, dimension: int, *, quantized: bool
+) -> None:
+    """Make a collection, its alias and payload indexes where they are missing, and check what is there.
+
+    Safe while others do it too. Raises `ConfigurationError` for a collection of another maker or dimension.
+    """
+    aliases = (await client.get_aliases()).aliases
+    if all(known.alias_name != alias for known in aliases) and not await client.collection_exists(alias):
+        await _create(client, f"{alias}-1", dimension)
+        made = models.CreateAlias(collection_name=f"{alias}-1", alias_name=alias)
+        await client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
+    info = await client.get_collection(alias)
+    _check_vectors(alias, info, dimension)
+    if collection is Collection.ITEMS and quantized != (info.config.quantization_config is not None):
+        await client.update_collection(
+            alias, quantization_config=_QUANTIZATION if quantized else models.Disabled.DISABLED
+        )
+    for name, kind in {"version": Kind.INTEGER, **FIELDS[collection]}.items():
+        known = info.payload_schema.get(name)
+        if known is None:
+            await client.create_payload_index(alias, name, field_schema=_SCHEMAS[kind], wait=True)
+        elif known.data_type != _SCHEMAS[kind]:
+            raise ConfigurationError(
+                f"the payload index {name} of {alias} is {known.data_type}, not {_SCHEMAS[kind]}: delete it"
+            )
+
+
+async def _create(client: AsyncQdrantClient, name: str, dimension: int) -> None:
+    try:
+        await client.create_collection(
+            name,
+            vectors_config={DENSE: models.VectorParams(size=dimension, distance=models.Distance.DOT)},
+            sparse_vectors_config={TERMS: models.SparseVectorParams()},
+        )
+    except (grpc.aio.AioRpcError, ValueError):
+        if not await client.collection_exists(name):  # else another worker was quicker
+            raise
+
+
+def _check_vectors(alias: str, info: models.CollectionInfo, dimension: int) -> None:
+    vectors = info.config.params.vectors
+    dense = vectors.get(DENSE) if isinstance(vectors, Mapping) else None
+    if dense is None or TERMS not in (info.config.params.sparse_vectors or {}):
+        raise ConfigurationError(f"the collection {alias} was not made by Coldstream: set another prefix")
+    if dense.size != dimension:
+        raise ConfigurationError(
+            f"the collection {alias} holds vectors of dimension {dense.size}, the encoder makes {dimension}: "
+            "set another prefix, or the encoder that filled this one"
+        )
