@@ -18,6 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 STAMP := .venv/.coldstream-$(RUNTIME)-$(shell sed '/^\[tool\.ruff\]/,$$d' pyproject.toml | cksum | cut -d' ' -f1)
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
+export OPENBLAS_NUM_THREADS = 1
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'

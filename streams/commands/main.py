@@ -38,6 +38,9 @@ COMMANDS: Final = {
 }
 """Every command with its line of help, in the order of `--help`, so that help imports no command."""
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy reads it when it is first imported
+"""Our matrices are small: where cores are shared, a second thread of OpenBLAS makes a product of 1.5 ms one of 200."""
+
 INTERRUPTED: Final = 130
 OWN_PACKAGES: Final = frozenset({"encoder", "export", "evaluation"})
 """Packages beside `streams` whose exceptions, too, say what to do; only their own commands import them."""
