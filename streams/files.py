@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 KEYS: Final = {Topic.ITEMS: "item_id", Topic.USERS: "user_id", Topic.EVENTS: "user_id"}
 """The topics that can be published to, and which field of the value is the record's key."""
+BOM: Final = b"\xef\xbb\xbf"
 GZIP: Final = b"\x1f\x8b"
 LISTS: Final = frozenset({"categories", "interests", "blocked_items", "blocked_categories"})
 IDS: Final = frozenset({"item_id", "user_id", "event_id"})
@@ -65,7 +66,9 @@ def _guard(rows: Iterable[T], path: str) -> Iterator[T]:
 
 
 def _choose_reader(file: io.BufferedReader) -> Iterable[Row]:
-    head = file.peek(4096).lstrip(b"\xef\xbb\xbf").lstrip()
+    if file.peek(3)[:3] == BOM:
+        file.read(3)
+    head = file.peek(4096).lstrip()
     if head.startswith(b"{"):
         return (msgspec.json.decode(line) for line in file if line.strip())
     if head.startswith(b"["):
@@ -75,7 +78,7 @@ def _choose_reader(file: io.BufferedReader) -> Iterable[Row]:
     first = head.splitlines()[0].decode(errors="replace") if head else ""
     delimiter = max((",", ";", "\t"), key=first.count)
     csv.field_size_limit(LARGEST_FIELD)
-    return csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+    return csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""), delimiter=delimiter, strict=True)
 
 
 def _read_xml(file: IO[bytes]) -> Iterator[Row]:

@@ -1,0 +1,143 @@
+"""Files of records, ours and other people's."""
+
+import gzip
+import io
+
+import pytest
+
+from streams.errors import ColdstreamError, ConfigurationError
+from streams.feeds import read_google_merchant, read_shopify, to_text
+from streams.files import hash_file, map_fields, read_rows, shape
+from streams.values import Topic
+
+
+def rows_of(tmp_path, content, name="file"):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return list(read_rows(str(path), io.BytesIO()))
+
+
+LINES = '{"item_id": "1", "title": "Hut", "price": null}\n\n{"item_id": "2", "title": ""}\n'
+
+
+def test_what_a_file_holds_is_seen_from_its_content(tmp_path):
+    expected = [{"item_id": "1", "title": "Hut"}, {"item_id": "2"}]
+    assert rows_of(tmp_path, LINES) == expected
+    assert rows_of(tmp_path, "\ufeff" + LINES) == expected
+    assert rows_of(tmp_path, gzip.compress(LINES.encode()), "no-suffix") == expected
+    assert rows_of(tmp_path, '[{"item_id": "1", "title": "Hut"}, {"item_id": "2"}]') == expected
+    assert rows_of(tmp_path, "item_id,title\r\n1,Hut\r\n2,\r\n") == expected
+    assert rows_of(tmp_path, "\ufeffitem_id;title\n1;Hut\n2;\n") == expected
+    assert rows_of(tmp_path, "item_id\ttitle\n1\tHut\n2\t\n") == expected
+    assert rows_of(tmp_path, "") == []
+    assert list(read_rows("-", io.BytesIO(LINES.encode()))) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": 1}\n{bad\n', "record 2"),
+        (b'{"a": "\xff"}\n', "record 1"),
+        ("[1]", "record 1 is no object"),
+        ('{"a": ' + "[" * 100_000, "record 1"),
+        ('a,b\n1,"2\n', "record 1"),
+        ("<rss><item>", "record 1"),
+        (gzip.compress(LINES.encode())[:-12], "cannot read"),
+    ],
+)
+def test_a_defect_is_one_sentence_that_names_the_record(tmp_path, content, message):
+    with pytest.raises(ColdstreamError, match=message):
+        rows_of(tmp_path, content)
+
+
+def test_a_missing_file_is_wrong_use():
+    with pytest.raises(ConfigurationError, match=r"cannot read nowhere\.jsonl"):
+        list(read_rows("nowhere.jsonl", io.BytesIO()))
+
+
+def test_cells_become_values_of_the_topic():
+    row = {
+        "item_id": 7, "title": " Hut ", "price": "12.5", "categories": "a| b |", "available": "No", "unknown": "x",
+        "attributes.color": "red", "attributes": '{"size": 3}', "published_at": "1700000000", "description": "[1] no JSON",
+    }  # fmt: skip
+    assert shape(row, Topic.ITEMS) == {
+        "item_id": "7", "title": "Hut", "price": 12.5, "categories": ["a", "b"], "available": False,
+        "attributes": {"size": 3}, "published_at": 1.7e9, "description": "[1] no JSON",
+    }  # fmt: skip
+    assert shape({"user_id": "u", "interests": '["a"]', "attributes.age": 3}, Topic.USERS) == {
+        "user_id": "u", "interests": ["a"], "attributes": {"age": 3},
+    }  # fmt: skip
+    assert shape({"value": "many", "session": "s"}, Topic.EVENTS) == {"value": "many", "session": "s"}
+
+
+def test_fields_are_taken_from_other_columns_also_nested_ones():
+    rows = [{"SKU": "1", "product": {"name": "Hut"}, "Farbe": "rot", "title": "old"}, {"SKU": "2"}]
+    mapping = {"item_id": "SKU", "title": "product.name", "attributes.color": "Farbe"}
+    assert list(map_fields(rows, mapping)) == [
+        {"product": {"name": "Hut"}, "title": "Hut", "item_id": "1", "attributes": {"color": "rot"}},
+        {"item_id": "2"},
+    ]
+
+
+def test_the_hash_is_of_the_content(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"x")
+    assert hash_file(str(tmp_path / "a")) == hash_file(str(tmp_path / "b")) == "2d711642b726b044"
+
+
+SHOPIFY = """\
+Handle,Title,Body (HTML),Vendor,Product Category,Type,Tags,Published,Option1 Name,Option1 Value,Variant Price,Status
+hut,Hut,"<p>Warm &amp; <b>dry</b></p><script>x()</script><p>Felt</p>",Alm,Apparel > Hats,Hat,"wool, warm",true,Size,S,30.00,active
+hut,,,,,,,,,L,25.5,
+stick,Stick,,Alm,,,,true,Title,Default Title,9,draft
+rope,Rope,,,,,,FALSE,,,,active
+"""
+
+
+def test_a_shopify_export_becomes_items(tmp_path):
+    assert list(read_shopify(rows_of(tmp_path, SHOPIFY))) == [
+        {
+            "item_id": "hut", "title": "Hut", "description": "Warm & dry Felt", "categories": ["Hat", "Hats", "Apparel"],
+            "price": 25.5, "attributes": {"vendor": "Alm", "tags": ["wool", "warm"], "size": ["S", "L"]}, "available": True,
+        },
+        {"item_id": "stick", "title": "Stick", "price": 9.0, "attributes": {"vendor": "Alm"}, "available": False},
+        {"item_id": "rope", "title": "Rope", "available": False},
+    ]  # fmt: skip
+
+
+GOOGLE_TEXT = """\
+id\ttitle\tdescription\tprice\tsale price\tavailability\tgoogle product category\tproduct type\tbrand\texpiration date
+1\tHut\tWarm &amp; dry\t30.00 EUR\t25 EUR\tin stock\t166\tApparel > Hats\tAlm\t2016-07-11T11:07+0100
+2\tStick\t\t9 EUR\t\tout_of_stock\t\t\t\t
+"""
+GOOGLE_XML = """\
+<?xml version="1.0"?><rss xmlns:g="http://base.google.com/ns/1.0" version="2.0"><channel><title>Shop</title>
+<item><g:id>1</g:id><title>Hut</title><description>Warm &amp; dry</description><g:price>30.00 EUR</g:price>
+<g:sale_price>25 EUR</g:sale_price><g:availability>in_stock</g:availability><g:brand>Alm</g:brand>
+<g:google_product_category>166</g:google_product_category><g:product_type>Apparel &gt; Hats</g:product_type>
+<g:expiration_date>2016-07-11T11:07+0100</g:expiration_date></item>
+<item><g:id>2</g:id><title>Stick</title><g:price>9 EUR</g:price><g:availability>out of stock</g:availability></item>
+</channel></rss>
+"""
+
+
+@pytest.mark.parametrize("content", [GOOGLE_TEXT, GOOGLE_XML])
+def test_a_google_merchant_feed_becomes_items(tmp_path, content):
+    assert list(read_google_merchant(rows_of(tmp_path, content))) == [
+        {
+            "item_id": "1", "title": "Hut", "description": "Warm & dry", "categories": ["Hats", "Apparel"], "price": 25.0,
+            "attributes": {"brand": "Alm"}, "available": True, "expires_at": "2016-07-11T10:07:00.000Z",
+        },
+        {"item_id": "2", "title": "Stick", "price": 9.0, "available": False},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("read", [read_shopify, read_google_merchant])
+def test_a_file_of_another_shape_is_refused(read):
+    with pytest.raises(ColdstreamError, match="this is no"):
+        list(read([{"name": "Hut"}]))
+
+
+def test_html_becomes_text_and_text_stays():
+    assert to_text("a<br>b<ul><li>c</li><li>d</li></ul><style>e</style>&nbsp;f") == "a b c d f"
+    assert to_text("1 < 2 & 3 > 2") == "1 < 2 & 3 > 2"
