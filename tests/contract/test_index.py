@@ -18,6 +18,7 @@ from streams.index.qdrant import QdrantIndex
 from streams.index.server import connect
 from streams.ports import Collection, Index
 from tests.contract.index_contract import DIMENSION, IndexContract
+from tests.support import qdrant_server
 from tests.support.index import edge_directory
 
 __all__ = ["edge_directory"]  # a fixture is found by its name in this module
@@ -59,6 +60,19 @@ class TestQdrantLocal(IndexContract):
         yield index
         await index.close()
         await close()
+
+
+class TestQdrantWire(IndexContract):
+    """The requests as they go over the wire, answered by a front over the oracle."""
+
+    @pytest.fixture
+    async def index(self) -> AsyncIterator[Index]:
+        server, port = await qdrant_server.start(qdrant_server.Front())
+        index = QdrantIndex(partial(connect, qdrant_server.url(port)), prefix="test-")
+        await index.open(DIMENSION)
+        yield index
+        await index.close()
+        await server.stop(grace=None)
 
 
 SERVER = os.environ.get("COLDSTREAM_TEST_QDRANT_URL", "")
