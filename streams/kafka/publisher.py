@@ -80,10 +80,11 @@ class KafkaPublisher:
                 await self._settle()
                 producer = await self._living()
                 for message in messages:
+                    nothing = message.key is None and message.value is None  # aiokafka sends no such record
                     self._under_way.add(
                         await producer.send(
                             full_name(self._settings, message.topic),
-                            message.value,
+                            b"" if nothing else message.value,
                             key=message.key,
                             partition=message.partition,
                             headers=list(message.headers),

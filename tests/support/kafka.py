@@ -32,7 +32,11 @@ class Cluster:
     """A running broker: where it is, and whether it is Apache Kafka."""
 
     servers: str
-    apache: bool
+    program: "ApacheKafka | None" = None
+
+    @property
+    def apache(self):
+        return self.program is not None
 
 
 class ApacheKafka:
@@ -49,7 +53,8 @@ class ApacheKafka:
         return done.stdout.strip()
 
     def __enter__(self):
-        return self.run("start", *self.arguments)
+        self.servers = self.run("start", *self.arguments)
+        return self
 
     def __exit__(self, *_):
         self.run("stop", "--kill")
@@ -59,14 +64,14 @@ class ApacheKafka:
 def kafka(tmp_path_factory):
     """The broker of this session."""
     if (FOLDER / "run").is_file():
-        with ApacheKafka(tmp_path_factory.mktemp("kafka") / "cluster") as servers:
-            yield Cluster(servers, apache=True)
+        with ApacheKafka(tmp_path_factory.mktemp("kafka") / "cluster") as program:
+            yield Cluster(program.servers, program)
     else:
         from streams.kafka.broker import EmbeddedBroker
 
         broker = EmbeddedBroker()
         try:
-            yield Cluster(broker.start(), apache=False)
+            yield Cluster(broker.start())
         finally:
             broker.stop()
 
