@@ -39,7 +39,7 @@ from streams.kafka.agents import KafkaConsumer
 from streams.kafka.model_reader import ModelReader
 from streams.kafka.publisher import KafkaPublisher
 from streams.kafka.watchdog import Watchdog
-from streams.metrics import Metrics
+from streams.metrics import CONSUMED, Metrics
 from streams.ports import Encoder, Index
 from streams.settings import Settings
 from streams.values import Topic
@@ -137,7 +137,7 @@ class App:
             Parts(texts, catalogue, users, StatisticsOwner(index, clock, randomness), learning, fan_out),
             policy,
             _limits(settings),
-            Hooks(lambda: _waiting_items(consumer), http.feed.show),
+            Hooks(lambda: _waiting_items(consumer), http.feed.show, self._on_abandoned),
         )
         worker = self._worker = Worker(setting, buffer, self.metrics.observe, self._on_hold)
         self._consumer = consumer
@@ -156,9 +156,11 @@ class App:
         await consumer.start(worker)
         stack.push_async_callback(consumer.stop)
         self._started = True
-        await self._serve(worker, consumer, index, columns)
+        await self._serve(worker, buffer, consumer, index, columns)
 
-    async def _serve(self, worker: Worker, consumer: KafkaConsumer, index: Index, columns: Table) -> None:
+    async def _serve(
+        self, worker: Worker, buffer: Buffer, consumer: KafkaConsumer, index: Index, columns: Table
+    ) -> None:
         """Until stopped or failed; the loop of the worker ends first, so that its last batch is acknowledged."""
         watchdog = Watchdog(
             self.settings.stall_seconds, consumer, progress=lambda: worker.batches, waiting=lambda: worker.waiting,
@@ -170,7 +172,7 @@ class App:
             consumer.failed,
             asyncio.create_task(watchdog.run(), name="watchdog"),
             asyncio.create_task(self._purge(worker, index), name="purge"),
-            asyncio.create_task(self._gauge(consumer, columns), name="gauges"),
+            asyncio.create_task(self._gauge(worker, buffer, consumer, columns), name="gauges"),
         ]
         stopping: asyncio.Future[Any] = asyncio.create_task(self._stop.wait(), name="stop")
         try:
@@ -198,13 +200,22 @@ class App:
                     worker.upkeep.erased_at = erased_at
                     raise
 
-    async def _gauge(self, consumer: KafkaConsumer, columns: Table) -> None:
+    async def _gauge(self, worker: Worker, buffer: Buffer, consumer: KafkaConsumer, columns: Table) -> None:
+        batches, progressed = worker.batches, time.monotonic()
         while True:
             await asyncio.sleep(GAUGE_SECONDS)
+            if worker.batches != batches or not worker.waiting:
+                batches, progressed = worker.batches, time.monotonic()
+            self.metrics.gauge("coldstream_seconds_since_progress").set(time.monotonic() - progressed)
+            for topic in CONSUMED:
+                self.metrics.gauge("coldstream_buffered_records", topic=topic.value).set(buffer.depth(topic))
             self.metrics.show_lag(
                 {(topic.value, number): lag for (topic, number), lag in (consumer.lag() or {}).items()}
             )
             self.metrics.gauge("coldstream_known_items").set(len(columns))
+
+    def _on_abandoned(self, why: str) -> None:
+        self.metrics.counter("coldstream_abandoned_batches_total", why=why).inc()
 
     def _on_hold(self, hold: Hold | None) -> None:
         self.metrics.hold(hold.cause if hold else None)

@@ -71,6 +71,8 @@ class Hooks:
     """Item records that are not acknowledged yet; infinite while unknown."""
     on_list: Callable[[Recommendation, float | None], None] = lambda _list, _seconds: None
     """Told of each list delivered, and how many seconds after the record that it answers (None: a repeated one)."""
+    on_abandoned: Callable[[str], None] = lambda _why: None
+    """Told why a batch was given up: rebalance, stop or age."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ IDLE_SECONDS: Final = 0.5
 REVOKE_SECONDS: Final = 3.0
 BACKOFF_FIRST_SECONDS: Final = 0.05
 BACKOFF_MOST_SECONDS: Final = 2.0
+GROWTH: Final = 8
+"""Records by which a batch may be larger than the one before, after one was halved."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class Worker:
     ) -> None:
         self._world = setting.world
         self._limits = setting.limits
+        self._hooks = setting.hooks
         self._parts = setting.parts
         self._pipeline = Pipeline(setting)
         self._upkeep = Upkeep(setting)
@@ -75,6 +78,8 @@ class Worker:
         """Batches done since the start: what the watchdog looks at."""
         self.assigned_once = False
         self._in_hand = 0
+        self._most = setting.limits.batch_size
+        """Records in a batch at most, at present: halved by a batch that grew too old, and growing again slowly."""
 
     # -- Intake
 
@@ -114,7 +119,7 @@ class Worker:
                 continue
             self._idle.clear()
             try:
-                taken = self._buffer.take(self._limits.batch_size, self._limits.items_share)
+                taken = self._buffer.take(self._most, self._limits.items_share)
                 self._in_hand = len(taken)
                 await self.step(taken)
                 await self.maintain()
@@ -146,40 +151,57 @@ class Worker:
         main = [record for record in records if record.topic not in {Topic.SIGNALS, Topic.LESSONS}]
         signals = [record for record in records if record.topic is Topic.SIGNALS]
         lessons = [record for record in records if record.topic is Topic.LESSONS]
-        if main:
-            report = await self._until_done(lambda: self._pipeline.process(main))
-            if report is None:
-                return
-            self._upkeep.remember(report)
-            self._observe(report)
+        if main and not await self._process(main):
+            return
         if signals:
             await self._until_done(lambda: self._upkeep.fold(signals))
         if lessons:
             await self._until_done(lambda: self._upkeep.learn(lessons))
         self.batches += 1
 
+    async def _process(self, records: Sequence[Record]) -> bool:
+        """Process records, in halves where they grew too old together, since they would again. False: given up."""
+        try:
+            report = await self._until_done(lambda: self._pipeline.process(records), divisible=len(records) > 1)
+        except AbandonedError:
+            self._most = middle = len(records) // 2
+            return await self._process(records[:middle]) and await self._process(records[middle:])
+        if report is None:
+            return False
+        self._most = min(self._most + GROWTH, self._limits.batch_size)
+        self._upkeep.remember(report)
+        self._observe(report)
+        return True
+
     async def maintain(self) -> None:
         """Whatever is due: flush, reload, expiries, waiting refreshes, repeated tombstones, the model."""
         for act in self._upkeep.due(self._owned, stopping=self._stopping):
             await self._until_done(act)
 
-    async def _until_done(self, act: Callable[[], Awaitable[T]]) -> T | None:
-        """Try until it is done; None where it was given up (rebalance, stop during a hold)."""
+    async def _until_done(self, act: Callable[[], Awaitable[T]], *, divisible: bool = False) -> T | None:
+        """Try until it is done; None where it was given up (rebalance, stop during a hold).
+
+        Raises `AbandonedError` for what grew too old, where it is divisible.
+        """
         tries = 0
         while True:
             try:
                 result = await act()
             except AbandonedError as error:
+                self._hooks.on_abandoned(error.why)
                 if error.why == REBALANCE:
                     self._set_hold(None)
                     return None
-                log.warning("%s; trying again", error)
+                log.warning("%s; trying again%s", error, " in halves" if divisible else "")
+                if divisible:
+                    raise
             except RetryableError as error:
                 self._set_hold(error)
             else:
                 self._set_hold(None)
                 return result
             if self._stopping or self._world.ownership.interrupted() is not None:
+                self._hooks.on_abandoned("stop" if self._stopping else REBALANCE)
                 self._set_hold(None)
                 return None
             await self._world.clock.sleep(min(BACKOFF_FIRST_SECONDS * 2**tries, BACKOFF_MOST_SECONDS))
