@@ -22,7 +22,9 @@ from streams.values import Ranking, Source, UserState, Vector
 
 AT_ONCE: Final = 16
 """Lessons whose features are computed together; what they say about items is counted after them, as in a batch."""
-_PUT_AT_ONCE: Final = 64
+LESSONS_ALL: Final = 3000
+"""So many steps are all lessons; after n steps one in n / 3000 is, as a worker samples within its rate."""
+LESSONS_SHARE: Final = 0.05
 
 
 class Ours:
@@ -51,6 +53,7 @@ class Ours:
         self._waiting: list[tuple[Request, list[str]]] = []
         self._signals: list[list[Signal]] = []
         self._offset = 0
+        self._steps = 0
 
     def rank(self, steps: Sequence[Step], among: Sequence[Mask | None]) -> list[Ranking]:
         """Lists for steps; `among`: of which items of the catalogue, by position."""
@@ -85,7 +88,10 @@ class Ours:
     def learn(self, group: Group, steps: Sequence[Step]) -> None:
         """The group has happened: its steps are lessons, its events change states and statistics."""
         for step in steps:
-            self._waiting.append((self._request(step, None), [self._stream.items[item].item_id for item in step.targets]))
+            request = self._request(step, None)
+            self._steps += 1
+            if request.seed % 10_000 < 10_000 * max(LESSONS_ALL / self._steps, LESSONS_SHARE):
+                self._waiting.append((request, [self._stream.items[item].item_id for item in step.targets]))
         for event in group.events:
             if event.hidden:
                 continue

@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.decide.counts import SIXTY_DAYS
 from streams.decide.policy import Policy
 from streams.decide.ragged import Rows
 from streams.decide.table import POPULAR, POPULAR_HORIZONS, Table, best_of
@@ -26,8 +25,8 @@ NEWEST: Final = 100
 JUST_MET: Final = 60
 WORDED: Final = 80
 _NEAR_HISTORY: Final = 8
-_RARE_FACET: Final = 300
-_FACETS: Final = 12
+_RARE_FACET: Final = 200
+_FACETS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def _in_facets(table: Table, taste: Taste) -> Rows:
     scores = np.zeros(len(table.live))
     np.add.at(scores, rows, shares[rare][which])
     distinct = table.distinct(rows)
-    popular = np.log(table.counts.recent(distinct, taste.request.now)[:, SIXTY_DAYS] + 1.5)
+    popular = np.log(table.counts.sixty(distinct, taste.request.now) + 1.5)
     if taste.request.among is not None:
         popular = popular * taste.request.among[distinct]
     return best_of(distinct, scores[distinct] * popular, WORDED)

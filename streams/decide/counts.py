@@ -64,6 +64,10 @@ class Counts:
         """One horizon of all items at `now`. Shape [rows]."""
         return self._scaled[:, horizon] * self._decay(now, 0)[horizon]
 
+    def sixty(self, rows: Rows, now: float) -> Floats:
+        """Positive events of rows of the longest horizon at `now`."""
+        return np.asarray(self._scaled[rows, SIXTY_DAYS] * self.sixty_day_decay(now))
+
     def totals(self, now: float | Floats) -> Floats:
         """Sum over all items, by horizon."""
         return self._totals * self._decay(now, 0 if np.ndim(now) == 0 else 1)

@@ -55,6 +55,7 @@ NAMES: Final = tuple(FEATURES)
 PLACE: Final = {name: place for place, name in enumerate(NAMES)}
 
 _SMOOTHING: Final = 5.0
+_EXPECTED: Final = 64
 _AGES: Final = np.array([0.25, 2.0, 14.0, 90.0, 365.0], np.float32) * 24.0
 _SINCE: Final = np.array([10.0, 50.0, 200.0], np.float32)
 
@@ -159,7 +160,11 @@ def _text(table: Table, batch: Batch, history: _History, following: Following, g
         if mine.stop > mine.start:
             share = taste.weight / (table.counts.events[taste.rows] + _SMOOTHING)
             weights = following.weight[mine] * share[following.place[mine]]
-            expected[user] = weights.astype(np.float32) @ table.short[following.follower[mine]]
+            followers = following.follower[mine]
+            if len(weights) > _EXPECTED:
+                heaviest = np.argpartition(-weights, _EXPECTED)[:_EXPECTED]
+                weights, followers = weights[heaviest], followers[heaviest]
+            expected[user] = weights.astype(np.float32) @ table.short[followers]
     expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-6)
     grids["follows_text"] = np.matmul(vectors, expected[:, :, None])[:, :, 0] + nothing
 

@@ -39,27 +39,27 @@ class Followers:
     def observe(self, rows: list[int], follower: int, weights: list[int], at: float) -> None:
         """One item follows those of `rows`, which are distinct."""
         pool, period = self._pool, period_of(at)
-        owner, flat = pool.gather(np.array(rows))
+        owners, added = np.array(rows), np.array(weights)
+        owner, flat = pool.gather(owners)
         met = pool["row"][flat] == follower
-        places = dict(zip(owner[met].tolist(), flat[met].tolist(), strict=True))
-        for index, (row, weight) in enumerate(zip(rows, weights, strict=True)):
-            place = places.get(index)
-            if place is None:
-                pool.append(row, row=follower, total=weight, period=period, current=weight, previous=0)
-                if pool.length[row] > FOLLOWERS_MOST:
-                    self._cut(row)
-                continue
-            columns = pool.columns
-            columns["total"][place] += weight
-            newest = columns["period"][place]
-            if period > newest:
-                columns["previous"][place] = columns["current"][place] if period == newest + 1 else 0
-                columns["current"][place] = weight
-                columns["period"][place] = period
-            elif period == newest:
-                columns["current"][place] += weight
-            elif period == newest - 1:
-                columns["previous"][place] += weight
+        places, weight = flat[met], added[owner[met]]
+        columns = pool.columns
+        columns["total"][places] += weight
+        ahead = period - columns["period"][places]
+        columns["current"][places[ahead == 0]] += weight[ahead == 0]
+        columns["previous"][places[ahead == -1]] += weight[ahead == -1]
+        later = places[ahead > 0]
+        if len(later):
+            columns["previous"][later] = np.where(ahead[ahead > 0] == 1, columns["current"][later], 0)
+            columns["current"][later] = weight[ahead > 0]
+            columns["period"][later] = period
+        missing = np.ones(len(owners), np.bool_)
+        missing[owner[met]] = False
+        new, weight = owners[missing], added[missing]
+        if len(new):
+            pool.append(new, row=follower, total=weight, period=period, current=weight, previous=0)
+            for row in new[pool.length[new] > FOLLOWERS_MOST].tolist():
+                self._cut(row)
 
     def absorb(self, row: int, known: list[tuple[int, Follower]]) -> None:
         """Replace a row's followers by those of its statistics whose items are known: (row, follower)."""

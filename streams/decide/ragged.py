@@ -57,13 +57,14 @@ class Ragged:
         for name, entries in values.items():
             self.columns[name][span] = entries
 
-    def append(self, row: int, /, **values: float) -> None:
-        """Add one entry to a row."""
-        self._make_room(row, int(self.length[row]) + 1)
-        at = self._start[row] + self.length[row]
-        for name, entry in values.items():
-            self.columns[name][at] = entry
-        self.length[row] += 1
+    def append(self, rows: Rows, /, **values: NDArray[Any] | int) -> None:
+        """Add one entry to each of these distinct rows."""
+        for row in rows[self.length[rows] == self._room[rows]].tolist():
+            self._make_room(row, int(self.length[row]) + 1)
+        at = self._start[rows] + self.length[rows]
+        for name, entries in values.items():
+            self.columns[name][at] = entries
+        self.length[rows] += 1
 
     def _make_room(self, row: int, count: int) -> None:
         if count <= self._room[row]:

@@ -39,6 +39,9 @@ WORDS_SCALE: Final = np.array([0.1, 0.15, 0.1, 0.15], np.float32)
 _WORDS_AT: Final = np.array([PLACE[name] for name in WORDS])
 
 
+DIGEST: Final = hashlib.sha256(" ".join(NAMES).encode()).hexdigest()[:8]
+
+
 class Lesson(msgspec.Struct, frozen=True):
     """Features of what was chosen (first `targets` rows) and of what could have been. Float16, row-major."""
 
@@ -48,6 +51,8 @@ class Lesson(msgspec.Struct, frozen=True):
     """Candidates that the others were drawn from."""
     values: bytes
     at: float = 0.0
+    features: str = DIGEST
+    """Which features these are: a lesson of another release can't be learned from."""
 
     @property
     def grid(self) -> Weights:
@@ -242,7 +247,11 @@ def encode_lesson(lesson: Lesson) -> bytes:
 
 def decode_lesson(data: bytes) -> Lesson:
     """The lesson of `encode_lesson`; raises `msgspec.DecodeError` for anything else."""
-    return msgspec.msgpack.decode(data, type=Lesson)
+    lesson = msgspec.msgpack.decode(data, type=Lesson)
+    rows = len(lesson.values) // (2 * len(NAMES))
+    if lesson.features != DIGEST or rows * 2 * len(NAMES) != len(lesson.values) or not 0 < lesson.targets < rows:
+        raise msgspec.DecodeError("a lesson of other features than this release has")
+    return lesson
 
 
 def encode_learner(learner: Learner) -> bytes:

@@ -110,8 +110,8 @@ def likings(
     for one in interactions:
         weight = policy.event_weights.get(one.type.value, 0.0)
         if one.type is EventType.RATING and one.value is not None:
-            weight *= float(np.clip(0.5 + (one.value - mean) / 2.0, -1.0, 1.0))
-        signed.append(np.clip(weight, -_LOUDEST, _LOUDEST))
+            weight *= min(max(0.5 + (one.value - mean) / 2.0, -1.0), 1.0)
+        signed.append(min(max(weight, -_LOUDEST), _LOUDEST))
     return np.array(signed, np.float32)
 
 
