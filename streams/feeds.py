@@ -11,12 +11,14 @@ from streams.errors import ColdstreamError
 from streams.files import Row
 from streams.wire import to_rfc3339
 
-SPACED_TAGS: Final = frozenset({"p", "br", "div", "li", "ul", "ol", "tr", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6"})
+SPACED_TAGS: Final = frozenset(
+    {"p", "br", "div", "li", "ul", "ol", "tr", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6"}
+)
 HIDDEN_TAGS: Final = frozenset({"script", "style"})
 
 
 def read_shopify(rows: Iterable[Row]) -> Iterator[Row]:
-    """Items of a Shopify product export: rows of one Handle are one item, whose price is that of its cheapest variant."""
+    """Items of a Shopify product export: rows of one Handle are one item, at its lowest price."""
     products: dict[str, list[Row]] = {}
     for row in rows:
         if "Handle" not in row:
@@ -32,14 +34,16 @@ def read_shopify(rows: Iterable[Row]) -> Iterator[Row]:
                 options[name.lower()] = list(dict.fromkeys(values))
         path = [part.strip() for part in whole.get("Product Category", "").split(">") if part.strip()]
         tags = [tag.strip() for tag in whole.get("Tags", "").split(",") if tag.strip()]
+        prices = [row.get("Variant Price", "") for row in variants]
+        status, published = whole.get("Status", "active").lower(), whole.get("Published", "true").lower() != "false"
         yield _prune({
             "item_id": handle,
             "title": whole.get("Title", handle),
             "description": to_text(whole.get("Body (HTML)", "")),
             "categories": list(dict.fromkeys([*([whole["Type"]] if "Type" in whole else []), *reversed(path)])),
-            "price": min((float(row["Variant Price"]) for row in variants if _is_number(row.get("Variant Price"))), default=None),
+            "price": min(map(float, filter(_is_number, prices)), default=None),
             "attributes": _prune({"vendor": whole.get("Vendor"), "tags": tags, **options}),
-            "available": whole.get("Status", "active").lower() == "active" and whole.get("Published", "true").lower() != "false",
+            "available": (status, published) == ("active", True),
         })  # fmt: skip
 
 
@@ -51,15 +55,17 @@ def read_google_merchant(rows: Iterable[Row]) -> Iterator[Row]:
             raise ColdstreamError("this is no Google Merchant feed: an entry has no id")
         paths = [row[name] for name in ("product_type", "google_product_category") if name in row]
         texts = [text for path in paths for text in (path if isinstance(path, list) else [path])]
-        categories = [part.strip() for text in texts for part in reversed(text.split(">")) if not part.strip().isdigit()]
-        price = str(row.get("sale_price", row.get("price", ""))).split()
+        categories = [
+            part.strip() for text in texts for part in reversed(text.split(">")) if not part.strip().isdigit()
+        ]
+        price = str(row.get("sale_price", row.get("price", ""))).replace(",", ".").split()
         expires = row.get("expiration_date")
         yield _prune({
             "item_id": row["id"],
             "title": to_text(row.get("title", "")),
             "description": to_text(row.get("description", "")),
             "categories": list(dict.fromkeys(categories)),
-            "price": next((float(part.replace(",", ".")) for part in price if _is_number(part.replace(",", "."))), None),
+            "price": next(map(float, filter(_is_number, price)), None),
             "attributes": _prune({
                 name: row.get(name)
                 for name in ("brand", "color", "size", "gender", "age_group", "material", "pattern", "condition")
@@ -80,8 +86,8 @@ def _prune(row: Row) -> Row:
     return {name: value for name, value in row.items() if value is not None and value not in ("", [], {})}
 
 
-def _is_number(text: str | None) -> bool:
-    return bool(text) and str(text).replace(".", "", 1).isdigit()
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
 
 
 def _to_time(text: str) -> str:

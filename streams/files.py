@@ -83,7 +83,7 @@ def _choose_reader(file: io.BufferedReader) -> Iterable[Row]:
 
 def _read_xml(file: IO[bytes]) -> Iterator[Row]:
     """The entries of an RSS or Atom feed: tags without their namespace; a tag that comes again makes a list."""
-    for _, element in ET.iterparse(file, events=("end",)):  # noqa: S314  (expat ≥ 2.4.1 bounds entity expansion)
+    for _, element in ET.iterparse(file, events=("end",)):  # noqa: S314  (expat from 2.4.1 on bounds what entities become)
         if _tag(element) not in ("item", "entry"):
             continue
         row: Row = {}

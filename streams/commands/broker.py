@@ -32,7 +32,7 @@ def command(*, port: int, as_json: bool) -> int:
     try:
         address = broker.start(port)
         click.secho(
-            "This broker keeps NOTHING: every record is gone when it ends. For anything you care about use Apache Kafka.",
+            "This broker keeps NOTHING: every record is gone when it ends. For what you care about use Apache Kafka.",
             err=True, bold=True, fg="yellow" if sys.stderr.isatty() else None,
         )  # fmt: skip
         if as_json:
@@ -41,9 +41,10 @@ def command(*, port: int, as_json: bool) -> int:
             click.echo(f"kafka {address}")
             sys.stdout.flush()
         status = broker.wait()
-        click.echo(f"coldstream broker: it ended by itself with status {status}", err=True)
-        return 1
     except KeyboardInterrupt:
         return 0
+    else:
+        click.echo(f"coldstream broker: it ended by itself with status {status}", err=True)
+        return 1
     finally:
         broker.stop()

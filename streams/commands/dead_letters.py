@@ -37,7 +37,9 @@ def command() -> None:
 
 
 def _choosing(function: F) -> F:
-    function = click.option("--reason", help="Only those refused for this reason: encoding, schema, key, time, …")(function)
+    function = click.option("--reason", help="Only those refused for this reason: encoding, schema, key, time, …")(
+        function
+    )
     return click.option("--topic", help="Only those that came from this topic.")(function)
 
 
@@ -100,7 +102,7 @@ def replay(
     *, ids: tuple[str, ...], topic: str | None, reason: str | None, value: str | None, key: str | None,
     everything: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Send dead letters back to the topics they came from, each as it was or mended. They stay listed until retention."""
+    """Send dead letters back to the topics they came from, as they were or mended. They stay listed."""
     from streams.commands.output import write_json
     from streams.settings import load
 
@@ -146,7 +148,12 @@ class _Letter:
         return (self.record.key or b"").decode(errors="replace")
 
     def describe(self) -> dict[str, Any]:
-        return {"id": self.id, **{name: self[name] for name in OURS}, "key": self.record.key, "value": self.record.value}
+        return {
+            "id": self.id,
+            **{name: self[name] for name in OURS},
+            "key": self.record.key,
+            "value": self.record.value,
+        }
 
     def message(self, value: bytes | None, key: bytes | None) -> Message:
         from streams.values import Message, Topic
@@ -155,7 +162,9 @@ class _Letter:
         try:
             topic = Topic(self["topic"])
         except ValueError as error:
-            raise ColdstreamError(f"dead letter {self.id} does not name a topic of ours: it can't be replayed") from error
+            raise ColdstreamError(
+                f"dead letter {self.id} does not name a topic of ours: it can't be replayed"
+            ) from error
         mended = self.record.value if value is None else value
         return Message(topic, self.record.key if key is None else key, mended, headers)
 
@@ -165,7 +174,9 @@ async def _read(settings: Settings, choice: _Choice) -> list[_Letter]:
     chosen = [letter async for letter in _read_all(settings) if choice.takes(letter)]
     missing = set(choice.ids) - {letter.id for letter in chosen}
     if missing:
-        raise ColdstreamError(f"there is no dead letter {', '.join(sorted(missing))}: see `coldstream dead-letters list`")
+        raise ColdstreamError(
+            f"there is no dead letter {', '.join(sorted(missing))}: see `coldstream dead-letters list`"
+        )
     return chosen
 
 

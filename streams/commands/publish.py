@@ -36,10 +36,16 @@ NOTE_SECONDS: Final = 1.0
 @click.command("publish", epilog=EXAMPLES)
 @click.argument("topic", type=click.Choice(["items", "users", "events"]))
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--as", "shape_name", type=click.Choice(["shopify", "google-merchant"]), help="Whose shape the files have.")
-@click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="Take a field from a column (a.b: nested).")
+@click.option(
+    "--as", "shape_name", type=click.Choice(["shopify", "google-merchant"]), help="Whose shape the files have."
+)
+@click.option(
+    "--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="Take a field from a column (a.b: nested)."
+)
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Records a second at most.")
-@click.option("--speed", type=click.FloatRange(0, min_open=True), help="Events in their own time, so many times as fast.")
+@click.option(
+    "--speed", type=click.FloatRange(0, min_open=True), help="Events in their own time, so many times as fast."
+)
 @click.option("--quiet", is_flag=True, help="State changes, but no list is made: for back-fills.")
 @click.option("--delete", is_flag=True, help="Send a tombstone for each id instead: deletes items, erases users.")
 @click.option("--json", "as_json", is_flag=True, help='{"topic", "published", "seconds"} as one line.')

@@ -25,11 +25,22 @@ def command() -> None:
 
 
 @command.command("create")
-@click.option("--partitions", default=4, show_default=True, type=click.IntRange(1, 1000), help="How many workers can share the work.")
-@click.option("--replication", default=-1, type=click.IntRange(-1, 10), help="Copies of each record; else the cluster's own default.")
+@click.option(
+    "--partitions",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="How many workers can share the work.",
+)
+@click.option(
+    "--replication",
+    default=-1,
+    type=click.IntRange(-1, 10),
+    help="Copies of each record; else the cluster's own default.",
+)
 @click.option("--json", "as_json", is_flag=True, help='{"created": […], "existing": […]} as one line.')
 def create(*, partitions: int, replication: int, as_json: bool) -> None:
-    """Create the topics that are missing, with their partitions, compaction and retention. Changes none that is there."""
+    """Create the topics that are missing, with their partitions, compaction and retention. The others stay."""
     from streams.commands.output import write_json
     from streams.settings import load
 
@@ -52,7 +63,7 @@ def check(*, as_json: bool) -> int:
 
     found, differences = asyncio.run(_check(load()))
     if as_json:
-        write_json({"topics": {name: count for name, count in found.items()}, "differences": [asdict(d) for d in differences]})
+        write_json({"topics": found, "differences": [asdict(difference) for difference in differences]})
     else:
         for difference in differences:
             click.echo(

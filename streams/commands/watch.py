@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from streams.settings import Settings
     from streams.values import Record
@@ -32,7 +32,9 @@ TITLE_WIDTH: Final = 32
 @click.argument("users", nargs=-1, metavar="[USER]...")
 @click.option("--from-start", is_flag=True, help="Begin with the last list of everybody, not with the next one.")
 @click.option("--count", type=click.IntRange(1), help="End after so many lists.")
-@click.option("--json", "as_json", is_flag=True, help='Values as JSON lines; an erased user is {"user_id", "erased": true}.')
+@click.option(
+    "--json", "as_json", is_flag=True, help='Values as JSON lines; an erased user is {"user_id", "erased": true}.'
+)
 def command(*, users: tuple[str, ...], from_start: bool, count: int | None, as_json: bool) -> None:
     """Follow the recommendations of everybody, a line each, or of each USER, with items and reasons."""
     from streams.settings import load
@@ -86,7 +88,7 @@ async def _show(settings: Settings, following: AsyncIterator[Record], *, whole: 
         async for record in following:
             recommendation = _decode(record)
             if recommendation is not None:
-                console.print(_table(recommendation, titles) if whole else _line(recommendation, titles, console))
+                console.print(_table(recommendation, titles) if whole else _line(recommendation, titles))
             elif record.value is None:
                 from streams.commands.output import clean
 
@@ -133,7 +135,7 @@ def _decode(record: Record) -> Recommendation | None:
         return None
 
 
-def _line(recommendation: Recommendation, titles: dict[str, str], console: Console) -> RenderableType:
+def _line(recommendation: Recommendation, titles: dict[str, str]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 

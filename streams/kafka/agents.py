@@ -10,15 +10,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from aiokafka.errors import KafkaError
 from faust.streams import Stream
 from faust.types import EventT
 
 from streams.errors import DuplicateMemberError, FatalError
 from streams.kafka.connection import full_name
-from streams.kafka.member import Member, MemberConsumer, make_member
+from streams.kafka.member import Member, make_member
 from streams.ports import Intake
 from streams.settings import Settings
 from streams.values import Record, Topic
@@ -29,8 +28,6 @@ CONSUMED: Final = (Topic.EVENTS, Topic.USERS, Topic.REFRESHES, Topic.ITEMS, Topi
 """The topics that the group shares. `model` is read whole by every worker, without the group."""
 REJOINS: Final = 4
 """Joins without a new generation, within as many session timeouts, that show a second process with our instance id."""
-ANSWER_SECONDS: Final = 5.0
-"""How long a broker may take to say where its partitions end."""
 
 Position = tuple[Topic, int, int]
 
@@ -62,9 +59,7 @@ class KafkaConsumer:
     async def start(self, intake: Intake) -> None:
         """Connect and join; records go to `intake` from now on. Raises `FatalError` where that can't be."""
         self._intake = intake
-        member = self._member = make_member(
-            self._settings, self._topics.values(), asyncio.get_running_loop()
-        )
+        member = self._member = make_member(self._settings, self._topics.values(), asyncio.get_running_loop())
         for name, topic in self._topics.items():
             channel = member.topic(name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
             member.agent(channel, name=f"{topic}-agent")(self._agent(topic))
@@ -104,25 +99,20 @@ class KafkaConsumer:
 
     def lag(self) -> dict[tuple[Topic, int], int] | None:
         """Records not acknowledged yet, of each owned partition; None while that is not known."""
-        consumer = self._consumer()
-        if consumer is None or self._member is None or self._member.rebalancing:
+        member = self._member
+        if member is None or member.rebalancing:
             return None
         lags: dict[tuple[Topic, int], int] = {}
-        for tp in consumer.assignment():
+        for tp, (end, read) in member.positions().items():
             topic = self._topics[tp.topic]
-            end = cast("int | None", consumer.highwater(tp))
-            at = self._next.get((topic, tp.partition), consumer._read_offset.get(tp) or 0)
             if end is None:
                 return None
-            lags[topic, tp.partition] = max(0, end - at)
+            lags[topic, tp.partition] = max(0, end - self._next.get((topic, tp.partition), read))
         return lags
 
     def coordinator_alive(self) -> bool:
         """Whether the task that keeps us in the group runs."""
-        consumer = self._consumer()
-        inner = consumer._thread._consumer if consumer is not None else None
-        task = getattr(getattr(inner, "_coordinator", None), "_coordination_task", None)
-        return task is not None and not task.done()
+        return self._member is not None and self._member.coordinator_alive()
 
     @property
     def pending(self) -> int:
@@ -132,33 +122,11 @@ class KafkaConsumer:
     @property
     def polls(self) -> int:
         """How often the fetcher was asked: stands still while partitions move, else grows at least once a second."""
-        consumer = self._consumer()
-        return consumer.polls if consumer is not None else 0
+        return self._member.polls if self._member is not None else 0
 
     async def behind(self) -> int | None:
         """Records that the broker has beyond what was fetched, asked of it anew; None where it doesn't answer."""
-        consumer = self._consumer()
-        inner = consumer._thread._consumer if consumer is not None else None
-        if consumer is None or inner is None:
-            return None
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                ends = await consumer._thread.highwaters(*inner.assignment())
-        except (KafkaError, TimeoutError):
-            return None
-        subscription = inner._subscription.subscription
-        assignment = subscription.assignment if subscription is not None else None
-        if assignment is None:
-            return None
-        total = 0
-        for tp, end in ends.items():
-            state = assignment.state_value(tp)
-            if state is not None and state.has_valid_position:
-                total += max(0, end - int(state.position))
-        return total
-
-    def _consumer(self) -> MemberConsumer | None:
-        return cast("MemberConsumer | None", self._member._consumer) if self._member is not None else None
+        return await self._member.behind() if self._member is not None else None
 
     def _agent(self, topic: Topic) -> Any:
         async def hand_in(stream: Stream[Any]) -> None:
@@ -215,9 +183,11 @@ class KafkaConsumer:
             and now - first < REJOINS * self._settings.session_timeout_seconds
             and all(joined == generation for _, joined in self._joins)
         ):
-            self._fail(DuplicateMemberError(
-                f"another process runs with COLDSTREAM_INSTANCE_ID={self._settings.instance_id!r}: stop one of the two"
-            ))
+            self._fail(
+                DuplicateMemberError(
+                    f"another process runs with COLDSTREAM_INSTANCE_ID={self._settings.instance_id!r}: stop one"
+                )
+            )
 
     async def _watch(self, member: Member) -> None:
         await member.wait_until_stopped()

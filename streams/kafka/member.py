@@ -1,8 +1,10 @@
 """The Faust application: one member of the consumer group, set up so that Faust is safe (DELIVERY section 2).
 
 Nothing here knows what a record means. Every deviation from Faust's defaults is a line of `options` or a method of the
-subclasses below, each with its reason.
+class below, each with its reason. What has to be asked of the inside of Faust and aiokafka is asked here.
 """
+
+# ruff: noqa: SLF001  (see above)
 
 from __future__ import annotations
 
@@ -10,143 +12,24 @@ import asyncio
 import hashlib
 import sys
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiokafka
 import faust
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import KafkaError
 from faust.app.base import BootStrategy
-from faust.transport.consumer import RecordMap
-from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
-from faust.types import TP, EventT, Message
-from mode import ServiceT
-from mode.utils.queues import ThrowableQueue
+from faust.types import TP
 from yarl import URL
 
 from streams.errors import ConfigurationError
 from streams.kafka.connection import SECRETS, group_name, member_name, password, servers, tls
+from streams.kafka.transport import POLL_RECORDS, QUEUE_RECORDS, MemberConsumer, MemberTransport, Queue
 from streams.settings import Settings
 from streams.values import Topic
 
 DAY_SECONDS: Final = 86_400.0
-FETCH_WAIT_MILLISECONDS: Final = 50
-"""How long a broker may hold a fetch that finds nothing. A partition whose data was just consumed joins the next fetch
-only, so this bounds its latency; Faust fixes 1500."""
-POLL_RECORDS: Final = 128
-"""Records taken from the fetcher in one go: bounds what arrives for a topic after its partitions were paused."""
-QUEUE_RECORDS: Final = 256
-"""Records waiting between the fetcher and an agent before the partitions are paused."""
-QUEUE_BYTES: Final = 4_194_304
-"""… and their bytes."""
-PAUSED_POLL_SECONDS: Final = 0.005
-"""How soon a paused partition is looked at again; Faust would wait a whole second."""
-
-
-class Queue(ThrowableQueue[EventT[Any]]):
-    """Faust's queue before an agent: bounded by bytes too, and answering pressure by pausing partitions only.
-
-    Blocking on a full queue would stop the one task that feeds all topics, so that a flood of items held up events.
-    What can still come after the pause is what one poll brings.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._bytes = 0
-
-    def full(self) -> bool:
-        """Never: see above."""
-        return False
-
-    def qsize(self) -> int:
-        """How full it is in records, or as many as its bytes are worth. (Whether it is empty is asked otherwise.)"""
-        return max(super().qsize(), self._bytes * self.maxsize // QUEUE_BYTES)
-
-    def clear(self) -> None:
-        """Drop what waits."""
-        super().clear()
-        self._bytes = 0
-
-    def _put(self, item: EventT[Any]) -> None:
-        self._bytes += _size(item)
-        super()._put(item)
-
-    def _get(self) -> EventT[Any]:
-        item: EventT[Any] = super()._get()
-        self._bytes -= _size(item)
-        return item
-
-
-def _size(event: EventT[Any]) -> int:
-    return len(event.message.key or b"") + len(event.message.value or b"")
-
-
-class Thread(AIOKafkaConsumerThread):
-    """The thread of the consumer, with a short fetch wait."""
-
-    mundane_level = "debug"
-
-    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MILLISECONDS
-        return consumer
-
-
-class MemberConsumer(Consumer):
-    """The consumer, which counts its polls and looks at paused partitions soon."""
-
-    mundane_level = "debug"
-    polls: int = 0
-    """How often a poll has returned."""
-
-    async def _drain_messages(self, fetcher: ServiceT) -> None:
-        """Faust's loop from the fetcher to the agents, without its two tasks a record: our queue never blocks.
-
-        A record is passed on only while the flow is active, so that none read before a rebalance stands before those
-        that are read again after it.
-        """
-        while not (self.should_stop or fetcher.should_stop):
-            try:
-                async for tp, message in self.getmany(timeout=1.0):
-                    if not self.flow_active:
-                        break
-                    await self._pass_on(tp, message)
-            except ConsumerStoppedError:
-                if self.app.should_stop:
-                    return
-                raise
-
-    async def _pass_on(self, tp: TP, message: Message) -> None:
-        read = self._read_offset[tp]
-        if read is not None and message.offset < read:
-            return
-        if read and message.offset - read > 1 and self.app.topics.acks_enabled_for(message.topic):
-            await self._add_gap(tp, read + 1, message.offset)  # compacted away: committed with what surrounds it
-            if not self.flow_active:
-                return
-        await self.callback(message)
-        self._read_offset[tp] = message.offset
-
-    def _new_consumer_thread(self) -> Thread:
-        return Thread(self, loop=self.loop, beacon=self.beacon)
-
-    async def _wait_next_records(self, timeout: float) -> tuple[RecordMap | None, set[TP] | None]:
-        if not self.flow_active:
-            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
-        active = self._get_active_partitions()
-        if active:
-            paused = bool(self._buffered_partitions)
-            records = await self._getmany(active, PAUSED_POLL_SECONDS if paused else timeout)
-        else:  # everything is paused, or nothing is assigned
-            records = {}
-            await self.sleep(PAUSED_POLL_SECONDS)
-        self.polls += 1
-        return records, active
-
-
-class MemberTransport(Transport):
-    """Transport that makes our consumer."""
-
-    Consumer = MemberConsumer
+ANSWER_SECONDS: Final = 5.0
+"""How long a broker may take to say where its partitions end."""
 
 
 class Boot(BootStrategy):
@@ -157,10 +40,55 @@ class Boot(BootStrategy):
 
 
 class Member(faust.App):
-    """One member of the group. Started and stopped inside the running event loop; it never touches signals or logging."""
+    """One member of the group. Started and stopped inside the running event loop; signals and logging are others'."""
 
     BootStrategy = Boot
     mundane_level = "debug"
+
+    @property
+    def polls(self) -> int:
+        """How often the fetcher was asked; 0 before the start."""
+        return self._member_consumer.polls if self._member_consumer is not None else 0
+
+    def positions(self) -> dict[TP, tuple[int | None, int]]:
+        """For each owned partition where it ends, None while that is not known, and from where it is read."""
+        consumer = self._member_consumer
+        if consumer is None:
+            return {}
+        return {tp: (consumer.highwater(tp), consumer._read_offset.get(tp) or 0) for tp in consumer.assignment()}
+
+    def coordinator_alive(self) -> bool:
+        """Whether the task that keeps this member in its group runs."""
+        inner = self._inner_consumer
+        task = getattr(getattr(inner, "_coordinator", None), "_coordination_task", None)
+        return task is not None and not task.done()
+
+    async def behind(self) -> int | None:
+        """Records that the broker has beyond what was fetched, asked of it anew; None where it doesn't answer."""
+        consumer, inner = self._member_consumer, self._inner_consumer
+        if consumer is None or inner is None:
+            return None
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                ends = await consumer._thread.highwaters(*inner.assignment())
+        except (KafkaError, TimeoutError):
+            return None
+        subscription = inner._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        if assignment is None:
+            return None
+        states = ((end, assignment.state_value(tp)) for tp, end in ends.items())
+        return sum(
+            max(0, int(end - state.position)) for end, state in states if state is not None and state.has_valid_position
+        )
+
+    @property
+    def _member_consumer(self) -> MemberConsumer | None:
+        return cast("MemberConsumer | None", self._consumer)
+
+    @property
+    def _inner_consumer(self) -> aiokafka.AIOKafkaConsumer | None:
+        return self._member_consumer._thread._consumer if self._member_consumer is not None else None
 
     def _create_directories(self) -> None:
         """Nothing: there are no tables, and Faust would make a folder in the working directory."""
@@ -168,7 +96,9 @@ class Member(faust.App):
     def _new_transport(self) -> MemberTransport:
         return MemberTransport(self.conf.broker_consumer, self)
 
-    def FlowControlQueue(self, maxsize: int | None = None, *, clear_on_resume: bool = False) -> Queue:  # noqa: N802
+    def FlowControlQueue(  # noqa: N802
+        self, maxsize: int | None = None, *, clear_on_resume: bool = False
+    ) -> Queue:
         """The queue of a channel."""
         return Queue(maxsize=maxsize or QUEUE_RECORDS, flow_control=self.flow_control, clear_on_resume=clear_on_resume)
 

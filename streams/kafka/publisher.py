@@ -69,8 +69,9 @@ class KafkaPublisher:
                 async with asyncio.timeout(STOP_SECONDS):
                     await producer.stop()
             except TimeoutError:
-                producer._closed = True
-                await producer._sender.close()
+                # an idempotent producer waits for ever for a broker that is away
+                producer._closed = True  # noqa: SLF001
+                await producer._sender.close()  # noqa: SLF001
                 await producer.client.close()
 
     async def send(self, messages: Sequence[Message]) -> None:
@@ -128,7 +129,10 @@ class KafkaPublisher:
             try:
                 async with asyncio.timeout(METADATA_SECONDS):
                     await (await self._living()).partitions_for(full_name(self._settings, topic))
-            except (UnknownTopicOrPartitionError, TimeoutError) as error:  # it asks again and again for what is not there
+            except (
+                UnknownTopicOrPartitionError,
+                TimeoutError,
+            ) as error:  # it asks again and again for what is not there
                 raise _missing(self._settings, topic) from error
             except KafkaError as error:
                 raise BrokerUnavailableError(f"Kafka does not describe {topic}: {error!r}") from error

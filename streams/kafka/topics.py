@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -87,9 +87,7 @@ def wanted_topics(settings: Settings, partitions: int = PARTITIONS) -> tuple[Wan
     return tuple(wanted)
 
 
-def find_differences(
-    wanted: Sequence[WantedTopic], found: Mapping[Topic, FoundTopic]
-) -> tuple[Difference, ...]:
+def find_differences(wanted: Sequence[WantedTopic], found: Mapping[Topic, FoundTopic]) -> tuple[Difference, ...]:
     """What differs. Partition counts and retentions are the operator's choice as long as the promises hold."""
     differences: list[Difference] = []
     for topic in wanted:
@@ -117,7 +115,11 @@ def _compare(topic: WantedTopic, there: FoundTopic) -> list[Difference]:
             continue
         differences.append(
             Difference(
-                topic.name, key, value, is_value, f"kafka-configs --alter --entity-type topics --add-config {key}={value}"
+                topic.name,
+                key,
+                value,
+                is_value,
+                f"kafka-configs --alter --entity-type topics --add-config {key}={value}",
             )
         )
     return differences
@@ -140,7 +142,9 @@ def _compare_partitions(found: Mapping[Topic, FoundTopic]) -> list[Difference]:
 
 def _compare_retention(found: Mapping[Topic, FoundTopic]) -> list[Difference]:
     kept = {topic: _milliseconds(found[topic], "retention.ms") for topic in ERASABLE if topic in found}
-    longest = max((float("inf") if value == FOREVER else value for value in kept.values() if value is not None), default=0)
+    longest = max(
+        (float("inf") if value == FOREVER else value for value in kept.values() if value is not None), default=0
+    )
     differences = []
     for topic in (Topic.USERS, Topic.RECOMMENDATIONS):
         tombstones = _milliseconds(found[topic], "delete.retention.ms") if topic in found else None
@@ -170,7 +174,7 @@ def check_not_remade(applied: Applied, ends: Mapping[tuple[str, int], int]) -> N
             end = ends.get((topic, partition))
             if end is not None and end <= offset:
                 raise TopicRemadeError(
-                    f"topic {topic} partition {partition} ends at {end}, but offset {offset} was applied: the topic was made"
+                    f"topic {topic} partition {partition} ends at {end}, but offset {offset} was applied: it was made"
                     " anew; empty the index too, or give this installation another COLDSTREAM_TOPIC_PREFIX"
                 )
 
@@ -182,7 +186,7 @@ class TopicAdmin:
         self._settings = settings
         self._client = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=15_000)
 
-    async def __aenter__(self) -> TopicAdmin:
+    async def __aenter__(self) -> Self:
         try:
             await self._client.start()
         except (KafkaError, OSError) as error:
@@ -219,7 +223,9 @@ class TopicAdmin:
             elif kind is TopicAlreadyExistsError:
                 there.append(names[name])
             else:
-                raise ConfigurationError(f"Kafka refuses to create {name}: {kind.__name__} {' '.join(map(str, message))}")
+                raise ConfigurationError(
+                    f"Kafka refuses to create {name}: {kind.__name__} {' '.join(map(str, message))}"
+                )
         return made, there
 
     async def describe(self) -> dict[Topic, FoundTopic]:
@@ -231,7 +237,9 @@ class TopicAdmin:
                 for described in await self._client.describe_topics()
                 if described["topic"] in names
             }
-            resources = [ConfigResource(ConfigResourceType.TOPIC, full_name(self._settings, topic)) for topic in existing]
+            resources = [
+                ConfigResource(ConfigResourceType.TOPIC, full_name(self._settings, topic)) for topic in existing
+            ]
             responses = await self._client.describe_configs(resources) if resources else []
         except (KafkaError, OSError, TimeoutError) as error:
             raise BrokerUnavailableError(f"Kafka did not answer: {error!r}") from error

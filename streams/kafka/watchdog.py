@@ -30,20 +30,31 @@ class Watched(Protocol):
     """What the watchdog asks of the consumer (`KafkaConsumer`)."""
 
     @property
-    def received(self) -> int: ...  # noqa: D102  (described there)
+    def received(self) -> int:
+        """Grows with each record that is handed to the flow."""
+
     @property
-    def acknowledged(self) -> int: ...  # noqa: D102
+    def acknowledged(self) -> int:
+        """Grows with each record that is acknowledged."""
+
     @property
-    def pending(self) -> int: ...  # noqa: D102
+    def pending(self) -> int:
+        """Records handed in and not acknowledged yet."""
+
     @property
-    def polls(self) -> int: ...  # noqa: D102
-    def coordinator_alive(self) -> bool: ...  # noqa: D102
-    async def behind(self) -> int | None: ...  # noqa: D102
+    def polls(self) -> int:
+        """Grows at least once a second."""
+
+    def coordinator_alive(self) -> bool:
+        """Whether the task that keeps us in the group runs."""
+
+    async def behind(self) -> int | None:
+        """Records of the broker that were not fetched; None where it doesn't answer."""
 
 
 @dataclass(slots=True, eq=False)
 class Sign:
-    """Something that must move. `still_seconds` counts by looks, so that a stopped and continued process is no stall."""
+    """Something that must move. `still_seconds` counts by looks, so that a process that was stopped has not stalled."""
 
     remedy: str
     value: object = None
@@ -114,7 +125,7 @@ class Watchdog:
         behind = 0 if busy or held else await consumer.behind()
         alive = consumer.coordinator_alive()
         still = {
-            self._coordinator: self._coordinator.look(False, excused=alive, seconds=seconds),  # noqa: FBT003
+            self._coordinator: self._coordinator.look(alive, excused=alive, seconds=seconds),
             self._fetcher: self._fetcher.look(consumer.polls, excused=held, seconds=seconds),
             self._delivery: self._delivery.look(consumer.received, excused=not behind, seconds=seconds),
             self._pipeline: self._pipeline.look(

@@ -40,7 +40,8 @@ async def test_messages_arrive_in_order_where_they_were_sent(settings, publisher
     assert {record.header("quiet") for record in numbered} == {b"1"}
     assert sorted(record.partition for record in records if record.value == b"there") == [0, 1, 2, 3]
     assert [record.value for record in records if record.key is None] in ([b"no key", b""], [b"", b"no key"])
-    assert publisher.partitions(Topic.EVENTS) == 4 and publisher.partitions(Topic.LESSONS) == 1
+    assert publisher.partitions(Topic.EVENTS) == 4
+    assert publisher.partitions(Topic.LESSONS) == 1
     await publisher.send([])
 
 

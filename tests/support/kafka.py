@@ -1,7 +1,7 @@
 """A real broker for tests, and a client of the tests' own.
 
-`kafka` is Apache Kafka where the folder named by COLDSTREAM_TEST_KAFKA (default: ../shared/kafka beside the checkout) has
-its program `run`, else the embedded broker. It is started once a session, on free ports, when the first test asks.
+`kafka` is Apache Kafka where the folder named by COLDSTREAM_TEST_KAFKA (default: ../shared/kafka beside the checkout)
+has its program `run`, else the embedded broker. It is started once a session, on free ports, when the first test asks.
 """
 
 import asyncio
@@ -101,7 +101,7 @@ async def create_topics(settings, partitions=4):
 
 @asynccontextmanager
 async def producing(settings):
-    """A plain producer: `await send(topic, value, key=…, partition=…, headers=…)`; a value that is no bytes becomes JSON."""
+    """A plain producer: `await send(topic, value, key=…, partition=…, headers=…)`; what is no bytes becomes JSON."""
     from aiokafka import AIOKafkaProducer
 
     producer = AIOKafkaProducer(bootstrap_servers=settings.kafka, max_request_size=4_000_000, max_batch_size=500_000)

@@ -16,7 +16,7 @@ from streams.settings import Settings
 
 
 def say(**what):
-    print(json.dumps(what), flush=True)
+    print(json.dumps(what), flush=True)  # noqa: T201
 
 
 class Intake:

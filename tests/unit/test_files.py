@@ -58,11 +58,13 @@ def test_a_missing_file_is_wrong_use():
 def test_cells_become_values_of_the_topic():
     row = {
         "item_id": 7, "title": " Hut ", "price": "12.5", "categories": "a| b |", "available": "No", "unknown": "x",
-        "attributes.color": "red", "attributes": '{"size": 3}', "published_at": "1700000000", "description": "[1] no JSON",
+        "attributes.color": "red", "attributes": '{"size": 3}', "published_at": "1700000000",
+        "description": "[1] no JSON",
     }  # fmt: skip
     assert shape(row, Topic.ITEMS) == {
         "item_id": "7", "title": "Hut", "price": 12.5, "categories": ["a", "b"], "available": False,
-        "attributes": {"size": 3}, "published_at": 1.7e9, "description": "[1] no JSON",
+        "attributes": {"size": 3}, "published_at": 1.7e9,
+        "description": "[1] no JSON",
     }  # fmt: skip
     assert shape({"user_id": "u", "interests": '["a"]', "attributes.age": 3}, Topic.USERS) == {
         "user_id": "u", "interests": ["a"], "attributes": {"age": 3},
@@ -87,7 +89,7 @@ def test_the_hash_is_of_the_content(tmp_path):
 
 SHOPIFY = """\
 Handle,Title,Body (HTML),Vendor,Product Category,Type,Tags,Published,Option1 Name,Option1 Value,Variant Price,Status
-hut,Hut,"<p>Warm &amp; <b>dry</b></p><script>x()</script><p>Felt</p>",Alm,Apparel > Hats,Hat,"wool, warm",true,Size,S,30.00,active
+hut,Hut,"<p>Warm &amp; <b>dry</b></p><style>x</style>Felt",Alm,Apparel > Hats,Hat,"wool, warm",true,Size,S,30.00,active
 hut,,,,,,,,,L,25.5,
 stick,Stick,,Alm,,,,true,Title,Default Title,9,draft
 rope,Rope,,,,,,FALSE,,,,active
@@ -97,8 +99,9 @@ rope,Rope,,,,,,FALSE,,,,active
 def test_a_shopify_export_becomes_items(tmp_path):
     assert list(read_shopify(rows_of(tmp_path, SHOPIFY))) == [
         {
-            "item_id": "hut", "title": "Hut", "description": "Warm & dry Felt", "categories": ["Hat", "Hats", "Apparel"],
-            "price": 25.5, "attributes": {"vendor": "Alm", "tags": ["wool", "warm"], "size": ["S", "L"]}, "available": True,
+            "item_id": "hut", "title": "Hut", "description": "Warm & dry Felt",
+            "categories": ["Hat", "Hats", "Apparel"], "price": 25.5, "attributes": {"vendor": "Alm", "tags": ["wool", "warm"], "size": ["S", "L"]},
+            "available": True,
         },
         {"item_id": "stick", "title": "Stick", "price": 9.0, "attributes": {"vendor": "Alm"}, "available": False},
         {"item_id": "rope", "title": "Rope", "available": False},
@@ -125,8 +128,9 @@ GOOGLE_XML = """\
 def test_a_google_merchant_feed_becomes_items(tmp_path, content):
     assert list(read_google_merchant(rows_of(tmp_path, content))) == [
         {
-            "item_id": "1", "title": "Hut", "description": "Warm & dry", "categories": ["Hats", "Apparel"], "price": 25.0,
-            "attributes": {"brand": "Alm"}, "available": True, "expires_at": "2016-07-11T10:07:00.000Z",
+            "item_id": "1", "title": "Hut", "description": "Warm & dry",
+            "categories": ["Hats", "Apparel"], "price": 25.0, "attributes": {"brand": "Alm"}, "available": True,
+            "expires_at": "2016-07-11T10:07:00.000Z",
         },
         {"item_id": "2", "title": "Stick", "price": 9.0, "available": False},
     ]  # fmt: skip

@@ -77,7 +77,9 @@ def test_a_topic_that_ends_below_what_was_applied_was_made_anew():
 def test_the_instance_id_tells_topic_sets_apart():
     settings = Settings(instance_id="w-0")
     whole, less = member_name(settings, tuple(Topic)), member_name(settings, (Topic.EVENTS,))
-    assert whole.startswith("w-0-") and less.startswith("w-0-") and whole != less
+    assert whole.startswith("w-0-")
+    assert less.startswith("w-0-")
+    assert whole != less
     assert whole == member_name(settings, reversed(tuple(Topic)))
     assert whole != member_name(Settings(instance_id="w-0", topic_prefix="x-"), tuple(Topic))
     assert member_name(Settings(), tuple(Topic)) is None
