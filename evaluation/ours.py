@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from zlib import crc32
 
@@ -13,7 +13,7 @@ from evaluation.protocol import Group, Mask, Options, Step, Stream
 from streams.decide.history import Bounds, apply_event
 from streams.decide.policy import Policy
 from streams.decide.ranker import Learner
-from streams.decide.recommend import lessons_of, recommend
+from streams.decide.recommend import batch_of, lessons_of, rank
 from streams.decide.statistics import Signal, signals_of
 from streams.decide.taste import Request
 from streams.flow.columns import Columns
@@ -31,8 +31,8 @@ class Ours:
     """The worker's decisions without its neighbours. Items enter the table when they are published."""
 
     def __init__(
-        self, stream: Stream, vectors: NDArray[np.float32], options: Options, learner: Learner, *,
-        texts: dict[str, Vector] | None = None, explore: bool = True,
+        self, stream: Stream, vectors: NDArray[np.float32], options: Options, learner: Learner,
+        texts: Mapping[str, Vector] | None = None,
     ) -> None:  # fmt: skip
         settings = Settings()
         self._stream = stream
@@ -40,9 +40,8 @@ class Ours:
         self._repeats = options.repeats
         self.learner = learner
         self.policy = Policy(
-            exclude_seconds={}, liked_from=stream.liked_from, explore=explore,
-            event_weights=settings.event_weights,
-        )  # fmt: skip
+            exclude_seconds={}, liked_from=stream.liked_from, event_weights=settings.event_weights
+        )
         self._bounds = Bounds(settings.history_size, settings.event_ids_size, settings.exclusions_size)
         self.columns = Columns(vectors.shape[1], capacity=max(len(stream.items), 1))
         self._order = np.argsort(stream.opens, kind="stable")
@@ -55,22 +54,12 @@ class Ours:
         self._offset = 0
         self._steps = 0
 
-    def rank(self, steps: Sequence[Step], among: Sequence[Mask | None]) -> list[Ranking]:
-        """Lists for steps; `among`: of which items of the catalogue, by position."""
+    def rank(self, step: Step, among: Mask | None = None) -> tuple[Ranking, set[str]]:
+        """(list, candidates by item id) for a step; `among`: of which items of the catalogue, by position."""
         self.flush()
-        model = self.learner.model()
-        requests = [self._request(step, mask) for step, mask in zip(steps, among, strict=True)]
-        return recommend(self.columns, requests, model, self.policy)
-
-    def candidates(self, steps: Sequence[Step]) -> list[set[str]]:
-        """What retrieval brings for steps, by item id."""
-        from streams.decide.recommend import batch_of  # noqa: PLC0415
-
-        self.flush()
-        batch = batch_of(self.columns, [self._request(step, None) for step in steps], self.policy)
-        return [
-            {self.columns.ids[row] for row in batch.rows[place, :size]} for place, size in enumerate(batch.sizes.tolist())
-        ]
+        batch = batch_of(self.columns, [self._request(step, among)], self.policy)
+        found = {self.columns.ids[row] for row in batch.rows[0, : batch.sizes[0]].tolist()}
+        return rank(self.columns, batch, self.learner.model(), self.policy)[0], found
 
     def arrive(self, now: float) -> None:
         """Items published by now enter the table."""
@@ -95,7 +84,7 @@ class Ours:
         for event in group.events:
             if event.hidden:
                 continue
-            state = self._state(event.user_id)
+            state = self.state(event.user_id)
             self._signals.append(signals_of(state, event.interaction, self._stream.liked_from))
             self.states[event.user_id], _ = apply_event(
                 state, str(self._offset), event.interaction, Source(0, self._offset, event.interaction.at),
@@ -119,7 +108,8 @@ class Ours:
             self.columns.observe(signals)
         self._signals.clear()
 
-    def _state(self, user_id: str) -> UserState:
+    def state(self, user_id: str) -> UserState:
+        """A user's state now; with the profile that the data set gives them."""
         state = self.states.get(user_id)
         return UserState(user_id, profile=self._stream.profiles.get(user_id)) if state is None else state
 
@@ -129,7 +119,7 @@ class Ours:
             rows = np.zeros(len(self.columns.live), np.bool_)
             rows[: self._put] = among[self._order[: self._put]]
         return Request(
-            state=self._state(step.user_id),
+            state=self.state(step.user_id),
             now=step.at,
             texts=self._texts,
             exclude=self._met.get(step.user_id, frozenset()),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ from streams.values import EventType, Interaction, ItemRecord, Profile
 from streams.wire import to_seconds
 
 LIKED_FROM: Final = 4.0
+_TITLES: Final = 10
 Mask = NDArray[np.bool_]
 
 
@@ -45,12 +47,17 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The events of one timestamp. `stamp`: the timestamp as the file writes it."""
+    """The events of one timestamp. `written`: the timestamp as the file has it."""
 
     at: float
-    stamp: str
+    written: Any
     tested: bool
     events: tuple[Happening, ...]
+
+    @property
+    def stamp(self) -> str:
+        """The timestamp as text, for the sampling of steps."""
+        return str(self.written)
 
 
 @dataclass(slots=True)
@@ -59,11 +66,15 @@ class Step:
 
     user_id: str
     at: float
-    stamp: str
+    written: Any
     targets: list[int]
     known: bool
     """Whether the user had a positive event before."""
-    tested: bool = False
+
+    @property
+    def stamp(self) -> str:
+        """The timestamp as text."""
+        return str(self.written)
 
 
 @dataclass(slots=True)
@@ -79,6 +90,8 @@ class Stream:
     liked_from: float
     opens: NDArray[np.float64]
     """When each item may be recommended first; −∞ without a date."""
+    elsewhere: frozenset[str]
+    """Users whose profile tells of behaviour in another catalogue."""
     late: Mask
     """Items whose first event, hidden ones excepted, is at or after the cut, and items without events."""
 
@@ -102,7 +115,7 @@ class Past:
             wanted = [event.item for event in events if event.positive and event.item >= 0 and event.item not in met]
             targets = [item for item in dict.fromkeys(wanted) if stream.opens[item] <= group.at]
             if targets:
-                steps.append(Step(user_id, group.at, group.stamp, targets, user_id in self.positive))
+                steps.append(Step(user_id, group.at, group.written, targets, user_id in self.positive))
         return steps
 
     def note(self, group: Group) -> None:
@@ -114,8 +127,11 @@ class Past:
                     self.positive.add(event.user_id)
 
 
-def read(folder: Path, options: Options) -> Stream:
-    """The data set of a folder. Raises `ConfigurationError` for what is no data set."""
+def read(folder: Path, options: Options, foreign: Mapping[str, str] | None = None) -> Stream:
+    """The data set of a folder; `foreign`: profiles of users who have behaviour elsewhere.
+
+    Raises `ConfigurationError` for what is no data set.
+    """
     dataset = Dataset(folder)
     items = [_record(line) for line in dataset.items()]
     position = {record.item_id: place for place, record in enumerate(items)}
@@ -126,13 +142,13 @@ def read(folder: Path, options: Options) -> Stream:
     hidden = {
         record.item_id for record in items if crc32(record.item_id.encode()) % 1000 < 1000 * options.simulate_cold
     }
-    happenings: list[tuple[float, str, Happening]] = []
+    happenings: list[tuple[float, Any, Happening]] = []
     for number, line in enumerate(lines):
         interaction = _interaction(line, number)
         item = position.get(interaction.item_id, -1) if interaction.item_id is not None else -1
         gone = number < first_tested and interaction.item_id in hidden
         happening = Happening(str(line["user_id"]), item, is_positive(interaction, liked_from), gone, interaction)
-        happenings.append((interaction.at, str(line["timestamp"]), happening))
+        happenings.append((interaction.at, line["timestamp"], happening))
     groups = list(_groups(happenings, first_tested, last_tested))
     first = np.full(len(items), np.inf)
     number = 0
@@ -142,6 +158,7 @@ def read(folder: Path, options: Options) -> Stream:
                 first[event.item] = min(first[event.item], number)
             number += 1
     profiles, attributes = _users(dataset)
+    profiles |= {user_id: Profile(text) for user_id, text in (foreign or {}).items()}
     return Stream(
         name=dataset.name,
         items=items,
@@ -151,8 +168,32 @@ def read(folder: Path, options: Options) -> Stream:
         events=len(lines),
         liked_from=liked_from,
         opens=np.array([-np.inf if one.published_at is None else one.published_at for one in items]),
+        elsewhere=frozenset(foreign or ()),
         late=first >= first_tested,
     )
+
+
+def foreign_profiles(path: Path) -> dict[str, str]:
+    """Profiles of a file of lines {user_id, profile}, or, of a folder that is a data set, the latest titles liked there."""
+    if path.is_dir():
+        dataset = Dataset(path)
+        titles = {str(line["item_id"]): str(line.get("title", "")) for line in dataset.items()}
+        liked: dict[str, list[str]] = {}
+        for number, line in enumerate(dataset.events()):
+            interaction = _interaction(line, number)
+            if is_positive(interaction, LIKED_FROM) and interaction.item_id in titles:
+                liked.setdefault(str(line["user_id"]), []).append(titles[interaction.item_id])
+        return {user_id: ", ".join(dict.fromkeys(reversed(names[-_TITLES:]))) for user_id, names in liked.items()}
+    try:
+        lines = [msgspec.json.decode(line, type=_Told) for line in path.read_bytes().splitlines() if line.strip()]
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigurationError(f"{path} must hold lines of JSON with user_id and profile: {error}") from error
+    return {line.user_id: line.profile for line in lines if line.profile.strip()}
+
+
+class _Told(msgspec.Struct):
+    user_id: str
+    profile: str = ""
 
 
 def choose(stream: Stream, options: Options) -> int:
@@ -171,14 +212,14 @@ def is_kept(step: Step, steps: int, options: Options) -> bool:
     return steps <= options.max_steps or number < 100_000 * options.max_steps / steps
 
 
-def _groups(happenings: list[tuple[float, str, Happening]], first: int, last: int) -> Iterator[Group]:
+def _groups(happenings: list[tuple[float, Any, Happening]], first: int, last: int) -> Iterator[Group]:
     start = 0
     for end in range(1, len(happenings) + 1):
         if end == len(happenings) or happenings[end][0] != happenings[start][0]:
-            at, stamp, _ = happenings[start]
+            at, written, _ = happenings[start]
             if start and at < happenings[start - 1][0]:
                 raise ConfigurationError(f"events are not in time order at line {start + 1}: sort them by timestamp")
-            yield Group(at, stamp, first <= start < last, tuple(one for _, _, one in happenings[start:end]))
+            yield Group(at, written, first <= start < last, tuple(one for _, _, one in happenings[start:end]))
             start = end
 
 

@@ -13,6 +13,7 @@ from evaluation.baselines import Baseline
 from evaluation.measures import Tally, top
 from evaluation.ours import Ours
 from evaluation.protocol import Group, Mask, Options, Past, Step, Stream, choose, is_kept
+from evaluation.ratings import Ratings
 
 OURS = "coldstream"
 
@@ -36,6 +37,7 @@ class Outcome:
 
     tally: Tally = field(default_factory=Tally)
     tested: list[Tested] = field(default_factory=list)
+    ratings: Ratings = field(default_factory=Ratings)
     seconds: float = 0.0
 
 
@@ -69,6 +71,8 @@ class Replay:
         tested = [step for step in steps if group.tested and is_kept(step, all_steps, self._options)]
         if tested:
             self._test(tested)
+            self._outcome.ratings.test(self._ours, group, tested)
+        self._outcome.ratings.learn(group)
         self._ours.learn(group, steps)
         for baseline in self._baselines.values():
             baseline.learn(group)
@@ -81,28 +85,32 @@ class Replay:
         for step in steps:
             allowed = self._allowed(step)
             slices = ["all", "known_user" if step.known else "cold_user"]
-            tested = Tested(step, self._test_among(step, allowed, None, step.targets, slices))
+            if step.user_id in self._stream.elsewhere and step.user_id not in self._past.met:
+                slices.append("cross_domain")
+            items, found = self._test_among(step, allowed, None, step.targets, slices)
+            tested = Tested(step, items, found=found)
             self._outcome.tested.append(tested)
             if not step.known:
                 continue
             late, unseen = self._stream.late, ~self._seen
             targets = [item for item in step.targets if late[item]]
             if targets:
-                tested.new_item = (targets, self._test_among(step, allowed, late, targets, ["new_item"]))
+                tested.new_item = (targets, self._test_among(step, allowed, late, targets, ["new_item"])[0])
             targets = [item for item in step.targets if unseen[item]]
             if targets:
-                tested.unseen_item = (targets, self._test_among(step, allowed, unseen, targets, ["unseen_item"]))
+                tested.unseen_item = (targets, self._test_among(step, allowed, unseen, targets, ["unseen_item"])[0])
 
     def _test_among(
         self, step: Step, allowed: Mask, among: Mask | None, targets: list[int], slices: list[str]
-    ) -> list[int]:
-        ranking = self._ours.rank([step], [among])[0]
+    ) -> tuple[list[int], int]:
+        """(our list, how many targets were candidates); every method is noted in the tally."""
+        ranking, candidates = self._ours.rank(step, among)
         items = [self._position[item_id] for item_id in ranking.item_ids]
         self._outcome.tally.add(OURS, slices, items, targets)
         mask = allowed if among is None else allowed & among
         for name, baseline in self._baselines.items():
             self._outcome.tally.add(name, slices, top(baseline.score(step), mask), targets)
-        return items
+        return items, sum(self._stream.items[item].item_id in candidates for item in targets)
 
     def _allowed(self, step: Step) -> NDArray[np.bool_]:
         allowed = self._stream.opens <= step.at

@@ -9,7 +9,6 @@ and the weights that serve are their mixture: since all are linear, so is the mi
 from __future__ import annotations
 
 import hashlib
-import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.decide.features import NAMES, PLACE
+from streams.decide.lessons import Lesson
+from streams.decide.prior import LearnerState, shipped
 
 Weights = NDArray[np.float32]
 
@@ -37,27 +38,6 @@ WORDS: Final = ("profile_dense", "profile_lexical", "wish_dense", "wish_lexical"
 WORDS_SCALE: Final = np.array([0.1, 0.15, 0.1, 0.15], np.float32)
 """Cosines with a user's own words are scaled by fixed spreads: most streams hold too few of them to learn from."""
 _WORDS_AT: Final = np.array([PLACE[name] for name in WORDS])
-
-
-DIGEST: Final = hashlib.sha256(" ".join(NAMES).encode()).hexdigest()[:8]
-
-
-class Lesson(msgspec.Struct, frozen=True):
-    """Features of what was chosen (first `targets` rows) and of what could have been. Float16, row-major."""
-
-    targets: int
-    cold: bool
-    pool: int
-    """Candidates that the others were drawn from."""
-    values: bytes
-    at: float = 0.0
-    features: str = DIGEST
-    """Which features these are: a lesson of another release can't be learned from."""
-
-    @property
-    def grid(self) -> Weights:
-        """Shape [items, features]."""
-        return np.frombuffer(self.values, np.float16).reshape(-1, len(NAMES)).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +70,11 @@ def scale(values: Weights, mean: Weights, spread: Weights) -> Weights:
     return scaled
 
 
-class LearnerState(msgspec.Struct, omit_defaults=True):
-    """A learner as the topic `model` carries it; arrays by feature name, so that releases may add features."""
-
-    mean: dict[str, float]
-    spread: dict[str, float]
-    weights: list[dict[str, float]]
-    squares: list[dict[str, float]] = []
-    gains: list[dict[str, float]] = []
-    expert_spreads: list[dict[str, float]] = []
-    lessons: tuple[int, int] = (0, 0)
-    offset: int = -1
-    """The last lesson's offset on its topic."""
-    frozen: bool = False
-
-
 class Learner:
     """Learns from lessons one by one. `model()` is what serves now."""
 
     def __init__(self, state: LearnerState | None = None, prior: LearnerState | None = None) -> None:
-        prior = prior or shipped_prior()
+        prior = prior or shipped().everything
         first = state or prior
         self.offset = first.offset
         self.frozen = first.frozen
@@ -222,36 +187,6 @@ class Learner:
 
 
 _PRIOR_LEAD: Final = 2.0
-
-
-def shipped_prior(without: Sequence[str] = ()) -> LearnerState:
-    """The prior in the package; `without`: data sets whose lessons it must not contain (see `evaluation`)."""
-    del without
-    file = importlib.resources.files("streams.decide") / "prior.json"
-    if file.is_file():
-        return msgspec.json.decode(file.read_bytes(), type=LearnerState)
-    weights = dict.fromkeys(NAMES, 0.0)
-    warm = weights | {"popular_14d": 0.3, "mixture": 0.3, "dense_mean": 0.3, "lexical_mean": 0.3}
-    own_words = dict(zip(WORDS, (0.5, 0.3, 1.5, 1.0), strict=True))
-    return LearnerState(
-        mean=dict.fromkeys(NAMES, 0.0),
-        spread=dict.fromkeys(NAMES, 1.0),
-        weights=[warm | own_words, weights | {"popular_14d": 0.3, "age": -0.1} | own_words],
-    )
-
-
-def encode_lesson(lesson: Lesson) -> bytes:
-    """A lesson as the topic `lessons` carries it."""
-    return msgspec.msgpack.encode(lesson)
-
-
-def decode_lesson(data: bytes) -> Lesson:
-    """The lesson of `encode_lesson`; raises `msgspec.DecodeError` for anything else."""
-    lesson = msgspec.msgpack.decode(data, type=Lesson)
-    rows = len(lesson.values) // (2 * len(NAMES))
-    if lesson.features != DIGEST or rows * 2 * len(NAMES) != len(lesson.values) or not 0 < lesson.targets < rows:
-        raise msgspec.DecodeError("a lesson of other features than this release has")
-    return lesson
 
 
 def encode_learner(learner: Learner) -> bytes:

@@ -12,7 +12,8 @@ from streams.decide import candidates
 from streams.decide.features import Batch, compute
 from streams.decide.policy import Policy
 from streams.decide.ragged import Rows
-from streams.decide.ranker import Lesson, Model
+from streams.decide.lessons import Lesson
+from streams.decide.ranker import Model
 from streams.decide.reasons import explain
 from streams.decide.rerank import rerank
 from streams.decide.table import Table
@@ -29,13 +30,19 @@ def recommend(columns: Table, requests: Sequence[Request], model: Model, policy:
     """One ranking a request, in order. Never fails: without items the list is empty."""
     rankings: list[Ranking] = []
     for start in range(0, len(requests), AT_ONCE):
-        batch = batch_of(columns, requests[start : start + AT_ONCE], policy)
-        scaled = model.scaled(batch.values)
-        kinds = np.array([int(taste.is_cold) for taste in batch.tastes])
-        scores = np.einsum("ucf,uf->uc", scaled, model.weights[kinds], optimize=True)
-        for user, taste in enumerate(batch.tastes):
-            rankings.append(_ranking(columns, batch, user, taste, scores[user], scaled[user], model, policy))
+        rankings += rank(columns, batch_of(columns, requests[start : start + AT_ONCE], policy), model, policy)
     return rankings
+
+
+def rank(columns: Table, batch: Batch, model: Model, policy: Policy) -> list[Ranking]:
+    """One ranking for each user of a batch."""
+    scaled = model.scaled(batch.values)
+    kinds = np.array([int(taste.is_cold) for taste in batch.tastes])
+    scores = np.matmul(scaled, model.weights[kinds][:, :, None])[:, :, 0]
+    return [
+        _ranking(columns, batch, user, taste, scores[user], scaled[user], model, policy)
+        for user, taste in enumerate(batch.tastes)
+    ]
 
 
 def batch_of(columns: Table, requests: Sequence[Request], policy: Policy) -> Batch:

@@ -1,0 +1,46 @@
+"""What a user chose, beside what they could have been shown instead: what the ranker learns from."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.decide.features import NAMES
+
+DIGEST: Final = hashlib.sha256(" ".join(NAMES).encode()).hexdigest()[:8]
+
+
+class Lesson(msgspec.Struct, frozen=True):
+    """Features of what was chosen (first `targets` rows) and of what could have been. Float16, row-major."""
+
+    targets: int
+    cold: bool
+    pool: int
+    """Candidates that the others were drawn from."""
+    values: bytes
+    at: float = 0.0
+    features: str = DIGEST
+    """Which features these are: a lesson of another release can't be learned from."""
+
+    @property
+    def grid(self) -> NDArray[np.float32]:
+        """Shape [items, features]."""
+        return np.frombuffer(self.values, np.float16).reshape(-1, len(NAMES)).astype(np.float32)
+
+
+def encode_lesson(lesson: Lesson) -> bytes:
+    """A lesson as the topic `lessons` carries it."""
+    return msgspec.msgpack.encode(lesson)
+
+
+def decode_lesson(data: bytes) -> Lesson:
+    """The lesson of `encode_lesson`; raises `msgspec.DecodeError` for anything else."""
+    lesson = msgspec.msgpack.decode(data, type=Lesson)
+    rows = len(lesson.values) // (2 * len(NAMES))
+    if lesson.features != DIGEST or rows * 2 * len(NAMES) != len(lesson.values) or not 0 < lesson.targets < rows:
+        raise msgspec.DecodeError("a lesson of other features than this release has")
+    return lesson
