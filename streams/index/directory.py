@@ -12,11 +12,15 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from streams.errors import ConfigurationError, IndexUnavailableError
 from streams.ports import Collection
+
+FORMAT: Final = 2
+"""How the files are written; another number is another release's."""
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -108,13 +112,18 @@ class Directory:
         path = self.path / "layout.json"
         if path.exists():
             layout = msgspec.json.decode(path.read_bytes(), type=Layout)
+            if layout.format != FORMAT:
+                raise ConfigurationError(
+                    f"the index in {self.path} has format {layout.format}, this release reads {FORMAT}: "
+                    "use the release that wrote it, or an empty directory"
+                )
             if layout.dimension != dimension:
                 raise ConfigurationError(
                     f"the index in {self.path} holds vectors of dimension {layout.dimension}, the encoder makes "
                     f"{dimension}: use another directory, or the encoder that filled this one"
                 )
             return
-        path.write_bytes(msgspec.json.encode(Layout(format=1, dimension=dimension)))
+        path.write_bytes(msgspec.json.encode(Layout(format=FORMAT, dimension=dimension)))
         _sync(path)
         _sync(self.path)
 

@@ -91,24 +91,26 @@ async def prepare(
 
     Safe while others do it too. Raises `ConfigurationError` for a collection of another maker or dimension.
     """
-    aliases = (await client.get_aliases()).aliases
-    if all(known.alias_name != alias for known in aliases) and not await client.collection_exists(alias):
-        await _create(client, f"{alias}-1", dimension)
-        made = models.CreateAlias(collection_name=f"{alias}-1", alias_name=alias)
+    aliases = {known.alias_name: known.collection_name for known in (await client.get_aliases()).aliases}
+    name = aliases.get(alias, alias)
+    if alias not in aliases and not await client.collection_exists(alias):
+        name = f"{alias}-1"
+        await _create(client, name, dimension)
+        made = models.CreateAlias(collection_name=name, alias_name=alias)
         await client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
-    info = await client.get_collection(alias)
+    info = await client.get_collection(name)
     _check_vectors(alias, info, dimension)
     if collection is Collection.ITEMS and quantized != (info.config.quantization_config is not None):
         await client.update_collection(
-            alias, quantization_config=_QUANTIZATION if quantized else models.Disabled.DISABLED
+            name, quantization_config=_QUANTIZATION if quantized else models.Disabled.DISABLED
         )
-    for name, kind in {"version": Kind.INTEGER, **FIELDS[collection]}.items():
-        known = info.payload_schema.get(name)
+    for field, kind in {"version": Kind.INTEGER, **FIELDS[collection]}.items():
+        known = info.payload_schema.get(field)
         if known is None:
-            await client.create_payload_index(alias, name, field_schema=_SCHEMAS[kind], wait=True)
+            await client.create_payload_index(name, field, field_schema=_SCHEMAS[kind], wait=True)
         elif known.data_type != _SCHEMAS[kind]:
             raise ConfigurationError(
-                f"the payload index {name} of {alias} is {known.data_type}, not {_SCHEMAS[kind]}: delete it"
+                f"the payload index {field} of {name} is {known.data_type}, not {_SCHEMAS[kind]}: delete it"
             )
 
 

@@ -1,7 +1,8 @@
 """One collection of the embedded index: a Qdrant Edge shard in a directory, and points to and from its own types.
 
 Edge 0.9.0, as measured: every call holds the GIL, so there is nothing to win by a thread; `MatchValue(True)` is read as
-the integer 1 and finds no boolean, so booleans are stored as integers; a failing condition on an absent point inserts
+the integer 1 and finds no boolean, so booleans are stored as integers; a list of ten strings costs as much as the rest
+of a point, so lists are one string of quoted words under a text index; a failing condition on an absent point inserts
 it, so conditions are decided by reading first, which is safe in the one process that owns the shard.
 """
 
@@ -11,20 +12,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, unquote
 
 import numpy as np
 import qdrant_edge as edge
 
 from streams.errors import IndexUnavailableError
 from streams.index.stored import DENSE, FIELDS, TERMS, Kind, point_id, to_fields, to_payload
-from streams.ports import Collection, Hit, Match, Point, Query, Terms, Write
+from streams.ports import Collection, FieldValue, Hit, Match, Point, Query, Terms, Write
 
-_SCHEMAS: Final = {
+_SCHEMAS: Final[Mapping[Kind, edge.PayloadSchemaType | edge.TextIndexParams]] = {
     Kind.BOOL: edge.PayloadSchemaType.Integer,
     Kind.INTEGER: edge.PayloadSchemaType.Integer,
     Kind.FLOAT: edge.PayloadSchemaType.Float,
     Kind.KEYWORD: edge.PayloadSchemaType.Keyword,
-    Kind.KEYWORDS: edge.PayloadSchemaType.Keyword,
+    Kind.KEYWORDS: edge.TextIndexParams(tokenizer=edge.TokenizerType.Whitespace, lowercase=False),
 }
 
 FLUSH_BYTES: Final = 32 * 1024 * 1024
@@ -51,6 +53,7 @@ class Shard:
         """Load the shard at `path`, or make it there when the directory is absent."""
         self.collection = collection
         self.path = path
+        self._lists = [name for name, kind in FIELDS[collection].items() if kind is Kind.KEYWORDS]
         self._unflushed_bytes = 0
         config = edge.EdgeConfig(
             vectors={DENSE: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Dot)},
@@ -167,7 +170,11 @@ class Shard:
         return ["key", *FIELDS[self.collection]]
 
     def _hit(self, payload: Mapping[str, Any], score: float) -> Hit:
-        return Hit(payload["key"], score, to_fields(self.collection, payload))
+        return Hit(payload["key"], score, self._fields(payload))
+
+    def _fields(self, payload: Mapping[str, Any]) -> dict[str, FieldValue]:
+        words = {name: _split(payload[name]) for name in self._lists if name in payload}
+        return to_fields(self.collection, {**payload, **words} if words else payload)
 
     def _point(self, record: edge.Record, *, vectors: bool) -> Point:
         payload = record.payload or {}
@@ -178,7 +185,7 @@ class Shard:
             version=payload["version"],
             write_id=payload["write_id"],
             body=payload["body"],
-            fields=to_fields(self.collection, payload),
+            fields=self._fields(payload),
             vector=np.array(stored[DENSE], dtype=np.float32) if DENSE in stored else None,
             terms=Terms(np.array(terms.indices, np.uint32), np.array(terms.values, np.float32)) if terms else None,
         )
@@ -190,15 +197,15 @@ class Shard:
             vector[DENSE] = point.vector.tolist()
         if point.terms is not None and len(point.terms.ids):
             vector[TERMS] = _sparse(point.terms)
-        payload = {name: int(value) if isinstance(value, bool) else value for name, value in to_payload(point).items()}
-        return edge.Point(identity, vector, payload)
+        return edge.Point(identity, vector, {name: _stored(value) for name, value in to_payload(point).items()})
 
-    @staticmethod
-    def _filter(match: Match | None) -> edge.Filter | None:
+    def _filter(self, match: Match | None) -> edge.Filter | None:
         if match is None:
             return None
         conditions: list[Any] = [
-            edge.FieldCondition(name, match=edge.MatchValue(int(value) if isinstance(value, bool) else value))
+            edge.FieldCondition(
+                name, match=edge.MatchText(_quote(value)) if name in self._lists else edge.MatchValue(_stored(value))
+            )
             for name, value in match.equals.items()
         ]
         conditions += [
@@ -208,6 +215,22 @@ class Shard:
             edge.FieldCondition(name, range=edge.RangeFloat(gte=bound)) for name, bound in match.at_least.items()
         ]
         return edge.Filter(must=conditions) if conditions else None
+
+
+def _stored(value: Any) -> Any:
+    """A payload value as Edge holds it."""
+    if isinstance(value, bool):
+        return int(value)
+    return " ".join(map(_quote, value)) if isinstance(value, list) else value
+
+
+def _split(words: str) -> list[str]:
+    return ["" if word == "%" else unquote(word) for word in words.split()]
+
+
+def _quote(word: Any) -> str:
+    """As one word of ASCII; the empty one as a sign that no other has."""
+    return quote(str(word), safe="") or "%"
 
 
 def _sparse(terms: Terms) -> edge.SparseVector:

@@ -91,7 +91,17 @@ class IndexContract:
         assert await index.count(ITEMS) == 0
 
     async def test_empty_lists_and_texts_are_kept(self, index: Index) -> None:
-        await index.write(USERS, new(point("u", body="", write_id="", list_ids=(), marker=False)))
+        odd = ("", "%", "a b", "A%20b", "a\u2028b", "ünï/é", "日本", "\U0001f30a", "x,y;z", "x" * 512)
+        await index.write(USERS, new(
+            point("u", body="", write_id="", list_ids=(), marker=False), point("odd", list_ids=odd),
+        ))  # fmt: skip
+        for each in odd:
+            assert keys(await index.find(USERS, Match(equals={"list_ids": each}), 5)) == ["odd"], each
+        for stranger in ("a", "b", "a%20b", "x", "ÜNÏ/É", "20"):
+            assert await index.find(USERS, Match(equals={"list_ids": stranger}), 5) == [], stranger
+        (kept,) = await index.read(USERS, ["odd"])
+        assert kept is not None
+        assert kept.fields == {"list_ids": odd}
         (read,) = await index.read(USERS, ["u"])
         assert read is not None
         assert (read.body, read.write_id, read.fields) == ("", "", {"list_ids": (), "marker": False})

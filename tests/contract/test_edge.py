@@ -80,6 +80,13 @@ async def test_a_directory_that_holds_something_else_is_refused(tmp_path: Path) 
     assert names(tmp_path) == ["thesis.txt"]
 
 
+async def test_files_of_another_release_are_not_touched(edge_directory: Path) -> None:
+    await (await opened(edge_directory)).close()
+    (edge_directory / "layout.json").write_text('{"format": 1, "dimension": 8}')
+    with pytest.raises(ConfigurationError, match="format 1"):
+        await opened(edge_directory)
+
+
 async def test_a_second_user_of_the_directory_is_told_so(edge_directory: Path) -> None:
     index = await opened(edge_directory)
     with pytest.raises(ConfigurationError, match="another process uses the index"):
