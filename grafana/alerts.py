@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from grafana import service
+from grafana import recommendations, service
 from grafana.service import OBJECTIVE
 
 WINDOWS: Final = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
@@ -179,6 +179,21 @@ ALERTS: Final = (
         "CUDA was there to be used and the worker fell back to the CPU: right answers, later.",
         _one('coldstream_encoder_fallback{instance="a"}', "1x30", "20m", instance="a"),
         _one('coldstream_encoder_fallback{instance="a"}', "0x30", "20m"),
+    ),
+    Alert(
+        "ColdstreamWorseThanPopular", "ticket", "1h",
+        ((Test(recommendations.LEAD.ask(window="6h"), "<", 0),
+          Test('sum(increase(coldstream_choices_total{list="coldstream"}[6h]))', ">", 200)),),
+        "What is simply popular would have been chosen more often than what was recommended",
+        "Over six hours and more than 200 first choices, lists held fewer of them than a list of what is popular.",
+        Case((('coldstream_choices_total{list="coldstream", place="1", user="known"}', "0+1x500"),
+              ('coldstream_choices_total{list="coldstream", place="none", user="known"}', "0+9x500"),
+              ('coldstream_choices_total{list="popular", place="2", user="known"}', "0+3x500"),
+              ('coldstream_choices_total{list="popular", place="none", user="known"}', "0+7x500")), "5h"),
+        Case((('coldstream_choices_total{list="coldstream", place="1", user="known"}', "0+3x500"),
+              ('coldstream_choices_total{list="coldstream", place="none", user="known"}', "0+7x500"),
+              ('coldstream_choices_total{list="popular", place="2", user="known"}', "0+1x500"),
+              ('coldstream_choices_total{list="popular", place="none", user="known"}', "0+9x500")), "5h"),
     ),
     Alert(
         "ColdstreamTwoWriters", "ticket", "30m", ((Test("sum(rate(coldstream_lost_writes_total[15m]))", ">", 0.1),),),

@@ -27,7 +27,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from streams.errors import REASONS
 from streams.flow.report import BatchReport
-from streams.values import Strategy, Topic, TriggerKind
+from streams.values import EventType, Strategy, Topic, TriggerKind
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter and histogram, which nothing here asks for
 
@@ -44,6 +44,7 @@ STAGES: Final = (
     "decode", "embed", "load", "apply", "retrieve", "rank", "signals", "persist", "emit", "acknowledge", "items",
 )  # fmt: skip
 """The stages of a batch, in the order of an event's way; `items` is all that is done for item records."""
+PLACES: Final = (*(str(place) for place in range(1, 11)), "none")
 CONSUMED: Final = (Topic.ITEMS, Topic.USERS, Topic.EVENTS, Topic.REFRESHES, Topic.SIGNALS, Topic.LESSONS)
 
 SERVICE_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -79,7 +80,8 @@ MEASURES: Final[tuple[Measure, ...]] = (
             {"version": "one a process", "python": "one a process"}),
     Measure("coldstream_encoder_info", Kind.GAUGE, "1; the encoder in use and where it runs",
             {"encoder": "one a process", "provider": ("cpu", "cuda"), "dimension": "one a process"}),
-    Measure("coldstream_encoder_fallback", Kind.GAUGE, "1 where the encoder runs on the CPU of a machine that has a GPU"),
+    Measure("coldstream_encoder_fallback", Kind.GAUGE,
+            "1 where the encoder runs on the CPU of a machine that has a GPU"),
     Measure("coldstream_index_info", Kind.GAUGE, "1; the index in use", {"index": ("edge", "qdrant", "exact")}),
     Measure("coldstream_ready", Kind.GAUGE, "1 where /readyz answers 200"),
     Measure("coldstream_event_to_recommendation_seconds", Kind.HISTOGRAM,
@@ -102,6 +104,11 @@ MEASURES: Final[tuple[Measure, ...]] = (
             {"reason": REASONS}),
     Measure("coldstream_recommendations_total", Kind.COUNTER, "Lists delivered, repeated ones included",
             {"trigger": _values(TriggerKind), "strategy": _values(Strategy), "arm": _ARMS}),
+    Measure("coldstream_choices_total", Kind.COUNTER,
+            "First positive events of a user with an item, by the place that it had in their last list, or in a list "
+            "of what is popular", {"list": ("coldstream", "popular"), "place": PLACES, "user": ("known", "cold")}),
+    Measure("coldstream_attributed_events_total", Kind.COUNTER, "Events that name the recommendation they came from",
+            {"type": _values(EventType)}),
     Measure("coldstream_tombstones_total", Kind.COUNTER, "Tombstones sent for erased users"),
     Measure("coldstream_conflated_total", Kind.COUNTER, "Triggers that shared another trigger's list"),
     Measure("coldstream_user_lookups_total", Kind.COUNTER, "Users needed by batches: found in memory (hit) or not",
@@ -193,6 +200,7 @@ class Metrics:
                 histogram = self.histogram(_ANSWER_SECONDS[emission.kind])
                 for seconds in emission.seconds:
                     histogram.observe(max(seconds, 0.0))  # clocks of two machines may differ by a little
+        self._observe_choices(report)
         self.counter("coldstream_tombstones_total").inc(report.tombstones)
         self.counter("coldstream_conflated_total").inc(report.conflated)
         self.counter("coldstream_user_lookups_total", cache="hit").inc(report.cached_users)
@@ -202,6 +210,12 @@ class Metrics:
         self.counter("coldstream_refreshes_total", outcome="dropped").inc(report.refreshes_dropped)
         self.counter("coldstream_lost_writes_total").inc(report.lost_writes)
         self.counter("coldstream_misrouted_total").inc(report.misrouted)
+
+    def _observe_choices(self, report: BatchReport) -> None:
+        for (list_, place, user), count in report.choices.items():
+            self.counter("coldstream_choices_total", list=list_, place=place, user=user).inc(count)
+        for type_, count in report.attributed.items():
+            self.counter("coldstream_attributed_events_total", type=type_).inc(count)
 
     def show_lag(self, lag: Mapping[tuple[str, int], int]) -> None:
         """Lag by (topic, partition) of the partitions owned now; those of others disappear."""

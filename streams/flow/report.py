@@ -30,6 +30,10 @@ class BatchReport:
     dead_letters: Counter[str] = field(default_factory=Counter)
     """By reason."""
     emissions: list[Emission] = field(default_factory=list)
+    choices: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """New positive choices by (whose list: coldstream or popular; place in it or none; known or cold user)."""
+    attributed: Counter[str] = field(default_factory=Counter)
+    """New events that name the recommendation they came from, by type."""
     tombstones: int = 0
     erased: list[str] = field(default_factory=list)
     """Users whose tombstone was sent."""

@@ -89,6 +89,7 @@ async def load(kafka: str, prefix: str, seconds: float) -> None:
             }
             event |= {"query": chance.choice(WORDS)} if kind == "search" else {"item_id": f"i{chance.randrange(ITEMS)}"}
             event |= {"value": float(chance.randrange(1, 6))} if kind == "rating" else {}
+            event |= {"recommendation_id": "a list that was shown"} if step % 3 == 0 else {}
             await send("events", user, event)
             if step % 50 == 0:
                 await send("events", user, event)  # a duplicate
