@@ -89,7 +89,7 @@ class Learner:
         self._experts[:, 1] = _array(prior.weights, 0.0)
         for place, name in enumerate(SINGLE_EXPERTS, start=2):
             self._experts[:, place, PLACE[name]] = -1.0 if name in _DESCENDING else 1.0
-        self._names = names
+        self.experts = names
         self._gains = _of_names(first.gains if state else [], names, 0.0)
         self._spreads = _of_names(first.expert_spreads if state else [], names, 1.0)
 
@@ -139,8 +139,8 @@ class Learner:
             spread=_dict(np.sqrt(self._square)),
             weights=[_dict(weights) for weights in self._weights],
             squares=[_dict(squares) for squares in self._squares],
-            gains=[dict(zip(self._names, gains.tolist(), strict=True)) for gains in self._gains],
-            expert_spreads=[dict(zip(self._names, one.tolist(), strict=True)) for one in self._spreads],
+            gains=[dict(zip(self.experts, gains.tolist(), strict=True)) for gains in self._gains],
+            expert_spreads=[dict(zip(self.experts, one.tolist(), strict=True)) for one in self._spreads],
             lessons=(self._lessons[0], self._lessons[1]),
             offset=self.offset,
             frozen=self.frozen,

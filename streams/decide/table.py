@@ -95,14 +95,15 @@ class Table:
             return
         new = [self._row_of(record) for record, _ in items]
         rows = np.array([row for row, _ in new])
-        for (record, vector), (row, _) in zip(items, new, strict=True):
+        for (record, vector), (row, is_new) in zip(items, new, strict=True):
             self.records[row] = record
             self.vectors[row] = vector
             self.log_price[row] = math.log(record.price + 0.01) if record.price is not None else math.nan
             self.live[row] = record.available and not record.deleted
             self.opens[row] = -math.inf if record.published_at is None else record.published_at
             self.closes[row] = math.inf if record.expires_at is None else record.expires_at
-            self.touched[row] = max(self.touched[row], record.first_seen, self.opens[row])
+            met = -math.inf if is_new else self.touched[row]
+            self.touched[row] = max(met, record.first_seen, self.opens[row])
             self.category[row] = self.wording.put(row, record)
         self.short[rows] = self.project(self.vectors[rows].astype(np.float32))
         self.arrivals.put(rows, np.array([self._arrival(row) for row in rows.tolist()]))
@@ -218,6 +219,7 @@ class Table:
         row = self._free.pop() if self._free else self._grow()
         self.rows[record.item_id] = row
         self.ids[row] = record.item_id
+        self.live[row], self.touched[row] = True, math.inf  # until it is filled, so that its own batch can't evict it
         return row, True
 
     def _grow(self) -> int:
