@@ -29,6 +29,8 @@ CONSUMED: Final = (Topic.EVENTS, Topic.USERS, Topic.REFRESHES, Topic.ITEMS, Topi
 REJOINS: Final = 4
 """Joins without a new generation, within as many session timeouts, that show a second process with our instance id."""
 
+STOP_SECONDS: Final = 5.0
+
 Position = tuple[Topic, int, int]
 
 
@@ -68,6 +70,7 @@ class KafkaConsumer:
         try:
             await member.start()
         except Exception as error:
+            await _end(member)
             raise FatalError(f"the Kafka consumer did not start: {error}") from error
         self._guard = asyncio.create_task(self._watch(member), name="kafka-member")
 
@@ -79,7 +82,7 @@ class KafkaConsumer:
             self._guard = None
         if self._member is not None:
             member, self._member = self._member, None
-            await member.stop()
+            await _end(member)
         self._events.clear()
 
     def interrupted(self) -> str | None:
@@ -197,3 +200,14 @@ class KafkaConsumer:
     def _fail(self, error: FatalError) -> None:
         if not self.failed.done() and not self._stopping:
             self.failed.set_exception(error)
+
+
+async def _end(member: Member) -> None:
+    """Stop a member; a broker that is away would be waited for without end."""
+    stopping = asyncio.create_task(member.stop(), name="kafka-member-stop")
+    done, _ = await asyncio.wait([stopping], timeout=STOP_SECONDS)
+    if stopping not in done:
+        log.warning("the Kafka consumer did not stop in %g s: what was acknowledged last comes again", STOP_SECONDS)
+        stopping.cancel()
+    elif not stopping.cancelled() and (error := stopping.exception()) is not None:
+        log.warning("the Kafka consumer stopped with an error: %r", error)

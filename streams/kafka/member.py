@@ -18,6 +18,7 @@ import aiokafka
 import faust
 from aiokafka.errors import KafkaError
 from faust.app.base import BootStrategy
+from faust.tables import TableManager
 from faust.types import TP
 from yarl import URL
 
@@ -37,6 +38,15 @@ class Boot(BootStrategy):
 
     enable_kafka_producer = False
     enable_web = False
+
+
+class Tables(TableManager):
+    """The manager of no tables: it need not wait a second for them to be declared before the group is joined."""
+
+    async def on_start(self) -> None:
+        """Let the group be joined."""
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class Member(faust.App):
@@ -139,6 +149,7 @@ def _options(settings: Settings, topics: tuple[Topic, ...]) -> dict[str, Any]:
         "stream_wait_empty": False,  # with the default a rebalance waits without limit for the batch in hand
         "stream_ack_exceptions": False,
         "stream_ack_cancelled_tasks": False,
+        "TableManager": Tables,
         "table_standby_replicas": 1,  # 0 silently makes the assignor round-robin
         "topic_allow_declare": False,
         "topic_disable_leader": True,

@@ -100,7 +100,8 @@ def test_a_shopify_export_becomes_items(tmp_path):
     assert list(read_shopify(rows_of(tmp_path, SHOPIFY))) == [
         {
             "item_id": "hut", "title": "Hut", "description": "Warm & dry Felt",
-            "categories": ["Hat", "Hats", "Apparel"], "price": 25.5, "attributes": {"vendor": "Alm", "tags": ["wool", "warm"], "size": ["S", "L"]},
+            "categories": ["Hat", "Hats", "Apparel"], "price": 25.5,
+            "attributes": {"vendor": "Alm", "tags": ["wool", "warm"], "size": ["S", "L"]},
             "available": True,
         },
         {"item_id": "stick", "title": "Stick", "price": 9.0, "attributes": {"vendor": "Alm"}, "available": False},
