@@ -201,6 +201,41 @@ async def test_a_purge_can_be_cancelled_and_repeated(edge_directory: Path) -> No
     await index.close()
 
 
+async def test_a_collection_that_grows_gets_its_graph(edge_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "UNINDEXED_POINTS", 500)
+    index = await opened(edge_directory)
+    await index.write(USERS, new(*(point(f"u{n}", vector=unit(n)) for n in range(499)), point("marker", marker=True)))
+    await asyncio.sleep(0)
+    assert names(edge_directory / "users") == ["current", "shard-1"]
+    await index.write(USERS, [Write(point("u1", 2, vector=unit(1)), 1)])  # again the same: no growth
+    assert names(edge_directory / "users") == ["current", "shard-1"]
+    await index.close()
+    await index.open(DIMENSION)
+    await index.write(USERS, new(point("one more", vector=unit(0))))
+    async with asyncio.timeout(30):
+        while names(edge_directory / "users") != ["current", "shard-2"]:  # noqa: ASYNC110 no event tells of it
+            await asyncio.sleep(0.02)
+    assert await index.count(USERS) == 501
+    assert names(edge_directory / "items") == ["current", "shard-1"]
+    (hits,) = await index.search(USERS, [Query(1, unit(7))])
+    assert keys(hits) == ["u7"]
+    await index.close()
+
+
+async def test_growth_without_room_goes_on_without_a_graph(
+    edge_directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(edge, "UNINDEXED_POINTS", 5)
+    monkeypatch.setattr(edge, "size_bytes", lambda path: 1 << 60)
+    index = await opened(edge_directory)
+    for start_at in range(0, 12, 3):
+        await index.write(USERS, new(*(point(f"u{n}", vector=unit(n)) for n in range(start_at, start_at + 3))))
+        await asyncio.sleep(0.05)
+    assert caplog.text.count("without a graph for now: only") == 2
+    assert await index.count(USERS) == 12
+    await index.close()
+
+
 async def test_a_rebuild_that_fails_leaves_the_old_shard(edge_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = await opened(edge_directory)
     await index.write(USERS, new(point("u", body="kept")))
@@ -208,7 +243,7 @@ async def test_a_rebuild_that_fails_leaves_the_old_shard(edge_directory: Path, m
     with pytest.raises(IndexUnavailableError, match="rebuilding users brought 0 of 1 points"):
         await index.purge()
     monkeypatch.setattr(edge, "copy_tree", lambda source, target: target.touch())
-    with pytest.raises(IndexUnavailableError, match="rebuilding items failed"):
+    with pytest.raises(IndexUnavailableError, match="rebuilding users failed"):
         await index.purge()
     monkeypatch.undo()
     assert names(edge_directory / "users") == ["current", "shard-1"]
@@ -275,7 +310,7 @@ async def test_copies_keep_content_and_holes(tmp_path: Path) -> None:
 async def until_a_child_builds(directory: Path) -> None:
     """Wait until a rebuild has its copy."""
     async with asyncio.timeout(20):
-        while "copy" not in names(directory / "items"):  # noqa: ASYNC110 another process tells by its files
+        while "copy" not in names(directory / "users"):  # noqa: ASYNC110 another process tells by its files
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
 
