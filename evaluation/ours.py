@@ -25,6 +25,7 @@ AT_ONCE: Final = 16
 LESSONS_ALL: Final = 3000
 """So many steps are all lessons; after n steps one in n / 3000 is, as a worker samples within its rate."""
 LESSONS_SHARE: Final = 0.05
+_PUT_AT_ONCE: Final = 4096
 
 
 class Ours:
@@ -45,7 +46,9 @@ class Ours:
         self._bounds = Bounds(settings.history_size, settings.event_ids_size, settings.exclusions_size)
         self.columns = Columns(vectors.shape[1], capacity=max(len(stream.items), 1))
         self._order = np.argsort(stream.opens, kind="stable")
+        self._opens = stream.opens[self._order]
         self._put = 0
+        self._now = -np.inf
         self._texts = texts or {}
         self.states: dict[str, UserState] = {}
         self._met: dict[str, set[str]] = {}
@@ -62,17 +65,8 @@ class Ours:
         return rank(self.columns, batch, self.learner.model(), self.policy)[0], found
 
     def arrive(self, now: float) -> None:
-        """Items published by now enter the table."""
-        opens, order = self._stream.opens, self._order
-        end = self._put
-        while end < len(order) and opens[order[end]] <= now:
-            end += 1
-        if end > self._put:
-            self.flush()
-            for start in range(self._put, end, 4096):
-                places = order[start : min(start + 4096, end)]
-                self.columns.put([(self._stream.items[place], self._vectors[place]) for place in places])
-            self._put = end
+        """Time has come to `now`: what is published by then is in the table before it is next read."""
+        self._now = now
 
     def learn(self, group: Group, steps: Sequence[Step]) -> None:
         """The group has happened: its steps are lessons, its events change states and statistics."""
@@ -97,7 +91,12 @@ class Ours:
             self.flush()
 
     def flush(self) -> None:
-        """Learn what waits, then count it."""
+        """Let items in, learn what waits, then count it."""
+        end = int(np.searchsorted(self._opens, self._now, side="right"))
+        for start in range(self._put, end, _PUT_AT_ONCE):
+            places = self._order[start : min(start + _PUT_AT_ONCE, end)]
+            self.columns.put([(self._stream.items[place], self._vectors[place]) for place in places])
+        self._put = end
         if self._waiting:
             requests, targets = zip(*self._waiting, strict=True)
             for lesson in lessons_of(self.columns, requests, targets, self.policy):
