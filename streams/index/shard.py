@@ -32,7 +32,7 @@ _SCHEMAS: Final[Mapping[Kind, edge.PayloadSchemaType | edge.TextIndexParams]] = 
 
 FLUSH_BYTES: Final = 64 * 1024 * 1024
 """The write-ahead log is cut after so much: it bounds the time to open it after a kill (1.3 s of CPU). Not sooner: a
-flush holds the GIL for some twenty fsyncs, 30 ms on a quiet disk and 500 ms on a busy one."""
+flush holds the GIL for dozens of syncs, 30 ms on a quiet disk and 500 ms on a busy one."""
 _POINT_BYTES: Final = 2048
 """What a point takes in the log beside its body, roughly."""
 
