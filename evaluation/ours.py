@@ -40,9 +40,7 @@ class Ours:
         self._vectors = vectors
         self._repeats = options.repeats
         self.learner = learner
-        self.policy = Policy(
-            exclude_seconds={}, liked_from=stream.liked_from, event_weights=settings.event_weights
-        )
+        self.policy = Policy(exclude_seconds={}, liked_from=stream.liked_from, event_weights=settings.event_weights)
         self._bounds = Bounds(settings.history_size, settings.event_ids_size, settings.exclusions_size)
         self.columns = Columns(vectors.shape[1], capacity=max(len(stream.items), 1))
         self._order = np.argsort(stream.opens, kind="stable")

@@ -104,7 +104,12 @@ class Ratings:
         """The group has happened."""
         for event in group.events:
             value = event.interaction.value
-            if event.interaction.type is EventType.RATING and value is not None and event.item >= 0 and not event.hidden:
+            if (
+                event.interaction.type is EventType.RATING
+                and value is not None
+                and event.item >= 0
+                and not event.hidden
+            ):
                 self._model.learn(event.user_id, event.item, value)
 
     def summary(self) -> dict[str, dict[str, float]]:

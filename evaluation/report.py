@@ -23,7 +23,9 @@ def to_html(result: Result) -> str:
     summary = result.summary()
     options = result.options
     said = f"cut {options.cut:g}, until {options.until:g}, at most {options.max_steps} steps"
-    said += ", repeats" * options.repeats + (f", {options.simulate_cold:.0%} of the items hidden" if options.simulate_cold else "")
+    said += ", repeats" * options.repeats + (
+        f", {options.simulate_cold:.0%} of the items hidden" if options.simulate_cold else ""
+    )
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(summary['dataset'])}</title>",
         f"<style>{_STYLE}</style><h1>{escape(summary['dataset'])}</h1>",

@@ -31,7 +31,10 @@ SLICES = ("all", "known_user", "cold_user", "new_item", "unseen_item", "cross_do
 @click.option("--max-steps", type=click.IntRange(1), default=4000, show_default=True, help="Test a sample of steps.")
 @click.option("--repeats", is_flag=True, help="What a user has met may come again.")
 @click.option(
-    "--simulate-cold", type=click.FloatRange(0, 1), default=0.0, help="Hide the events before the cut of this share of items."
+    "--simulate-cold",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Hide the events before the cut of this share of items.",
 )
 @click.option(
     "--profiles", type=click.Path(path_type=Path, exists=True),
@@ -61,9 +64,7 @@ def command(
     )
     options = Options(cut, until, max_steps, repeats, simulate_cold)
     with _progress() as progress:
-        result = evaluate(
-            folder, options, encoder, item_text, encoder.template, profiles=profiles, progress=progress
-        )
+        result = evaluate(folder, options, encoder, item_text, encoder.template, profiles=profiles, progress=progress)
     if not result.outcome.tested:
         raise ColdstreamError(f"no step of {folder} between --cut and --until has a target: nothing was tested")
     if lists is not None:
@@ -111,7 +112,12 @@ def _progress() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks = {what: bar.add_task(what, total=None) for what in ("embedding", "replaying")}
         yield lambda what, done, every: bar.update(tasks[what], completed=done, total=every)

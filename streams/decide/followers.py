@@ -34,7 +34,12 @@ class Followers:
         age = period[owner] - self._pool["period"][flat]
         current, previous = self._pool["current"][flat], self._pool["previous"][flat]
         recent = np.where(age <= 0, current + fresh * previous, np.where(age == 1, fresh * current, 0.0))
-        return owner, self._pool["row"][flat].astype(np.int64), self._pool["total"][flat] / PAIR_UNIT, recent / PAIR_UNIT
+        return (
+            owner,
+            self._pool["row"][flat].astype(np.int64),
+            self._pool["total"][flat] / PAIR_UNIT,
+            recent / PAIR_UNIT,
+        )
 
     def observe(self, rows: list[int], follower: int, weights: list[int], at: float) -> None:
         """One item follows those of `rows`, which are distinct."""
@@ -63,9 +68,9 @@ class Followers:
 
     def absorb(self, row: int, known: list[tuple[int, Follower]]) -> None:
         """Replace a row's followers by those of its statistics whose items are known: (row, follower)."""
-        values = np.array(
-            [(other, f.total, f.period, f.current, f.previous) for other, f in known], np.int64
-        ).reshape(-1, 5)
+        values = np.array([(other, f.total, f.period, f.current, f.previous) for other, f in known], np.int64).reshape(
+            -1, 5
+        )
         names = ("row", "total", "period", "current", "previous")
         self._pool.replace(row, **{name: values[:, place] for place, name in enumerate(names)})
 

@@ -13,6 +13,7 @@ from zlib import crc32
 
 import msgspec
 
+
 class LearnerState(msgspec.Struct, omit_defaults=True):
     """A learner as the topic `model` carries it; arrays by feature name, so that releases may add features."""
 

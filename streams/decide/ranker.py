@@ -81,7 +81,9 @@ class Learner:
         self._mean = _array([first.mean], 0.0)[0]
         self._square = _array([first.spread], 1.0)[0] ** 2
         self._weights = _array(first.weights, 0.0)
-        self._squares = _array(first.squares, FIRST_SQUARES) if first.squares else np.full_like(self._weights, FIRST_SQUARES)
+        self._squares = (
+            _array(first.squares, FIRST_SQUARES) if first.squares else np.full_like(self._weights, FIRST_SQUARES)
+        )
         self._lessons = list(first.lessons) if state else [0, 0]
         self._moments = self._lessons[0] + self._lessons[1] + (200 if prior is not None else 0)
         names = ("learned", "prior", *SINGLE_EXPERTS)

@@ -52,11 +52,11 @@ def predict_rating(table: Table, state: UserState, item_id: str) -> float | None
     return mean + float(bias) + user + rest
 
 
-def _item_bias(table: Table, rows: np.ndarray[tuple[int], np.dtype[np.int64]], mean: float) -> np.ndarray[
-    tuple[int], np.dtype[np.float64]
-]:
+def _item_bias(
+    table: Table, rows: np.ndarray[tuple[int], np.dtype[np.int64]], mean: float
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     counts = table.counts
-    found: np.ndarray[tuple[int], np.dtype[np.float64]] = (
-        counts.rating_sum[rows] - mean * counts.ratings[rows]
-    ) / (counts.ratings[rows] + ITEM_SHRINKAGE)
+    found: np.ndarray[tuple[int], np.dtype[np.float64]] = (counts.rating_sum[rows] - mean * counts.ratings[rows]) / (
+        counts.ratings[rows] + ITEM_SHRINKAGE
+    )
     return found

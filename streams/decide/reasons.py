@@ -15,8 +15,8 @@ from streams.decide.features import (
     PROFILE_PART,
     SIMILAR_USERS_PART,
     WISH_PART,
-    Batch,
 )
+from streams.decide.grids import Batch
 from streams.decide.table import Table
 from streams.values import RankedItem, Reason
 

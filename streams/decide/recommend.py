@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.decide import candidates
-from streams.decide.features import Batch, compute
+from streams.decide.features import compute
+from streams.decide.grids import Batch
+from streams.decide.lessons import Lesson
 from streams.decide.policy import Policy
 from streams.decide.ragged import Rows
-from streams.decide.lessons import Lesson
 from streams.decide.ranker import Model
 from streams.decide.reasons import explain
 from streams.decide.rerank import rerank

@@ -14,10 +14,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.decide.arrivals import Arrivals
 from streams.decide.counts import Counts
 from streams.decide.followers import Followers
 from streams.decide.nearness import Nearness
-from streams.decide.arrivals import Arrivals
 from streams.decide.ragged import Rows
 from streams.decide.statistics import ItemStatistics, Signal
 from streams.decide.wording import Wording

@@ -97,9 +97,7 @@ def taste_of(table: Table, request: Request, policy: Policy) -> Taste:
     )
 
 
-def likings(
-    history: Sequence[Interaction], interactions: Sequence[Interaction], policy: Policy
-) -> NDArray[np.float32]:
+def likings(history: Sequence[Interaction], interactions: Sequence[Interaction], policy: Policy) -> NDArray[np.float32]:
     """How much each interaction speaks for its item, −1 … 1: the type's weight; of a rating relative to the user's mean.
 
     The mean is drawn towards `liked_from` by two ratings, so that one rating alone says something.

@@ -11,7 +11,18 @@ from streams.decide.recommend import Request, floor_of, lesson_of, recommend
 from streams.decide.table import Table
 from streams.decide.taste import taste_vector, texts_of
 from streams.values import EventType, Exclusion, Profile, Ranking, Strategy, UserState
-from tests.unit.decide.catalogue import DAY, DIMENSION, KINDS, NOW, filled, interaction, live_through, record, user, vector_of
+from tests.unit.decide.catalogue import (
+    DAY,
+    DIMENSION,
+    KINDS,
+    NOW,
+    filled,
+    interaction,
+    live_through,
+    record,
+    user,
+    vector_of,
+)
 
 POLICY = Policy()
 MODEL = Model.prior()
@@ -100,7 +111,9 @@ def test_at_most_half_of_a_list_is_of_one_category() -> None:
         + [(record(f"bread-{n}"), vector_of(f"bread-{n}")) for n in range(30)]
     )
     live_through(table, [[f"{kind}-{n}" for n in range(30)] for kind in KINDS])
-    categories = [(table.item(one) or record("x-0")).categories[0] for one in ranked(table, user("wine-1", "wine-2")).item_ids]
+    categories = [
+        (table.item(one) or record("x-0")).categories[0] for one in ranked(table, user("wine-1", "wine-2")).item_ids
+    ]
     assert len(categories) == 10
     assert categories.count("same") <= 5
 

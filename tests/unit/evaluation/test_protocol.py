@@ -38,14 +38,18 @@ def steps_of(folder: Path, options: Options = Options(cut=0.0)) -> list[tuple[St
 
 
 def test_one_timestamp_is_one_group_and_one_user_in_it_one_step(tmp_path: Path) -> None:
-    folder = write(tmp_path / "d", ITEMS, [event("u", "a", 1), event("v", "a", 1), event("u", "b", 1), event("u", "c", 2)])
+    folder = write(
+        tmp_path / "d", ITEMS, [event("u", "a", 1), event("v", "a", 1), event("u", "b", 1), event("u", "c", 2)]
+    )
     assert [(step.user_id, step.targets, step.known) for step, _ in steps_of(folder)] == [
         ("u", [0, 1], False), ("v", [0], False), ("u", [2], True),
     ]  # fmt: skip
 
 
 def test_what_was_met_is_no_target_unless_repeats_are_asked_for(tmp_path: Path) -> None:
-    folder = write(tmp_path / "d", ITEMS, [event("u", "a", 1, "skip"), event("u", "a", 2), event("u", "b", 3), event("u", "b", 4)])
+    folder = write(
+        tmp_path / "d", ITEMS, [event("u", "a", 1, "skip"), event("u", "a", 2), event("u", "b", 3), event("u", "b", 4)]
+    )
     assert [step.targets for step, _ in steps_of(folder)] == [[1]]
     assert [step.targets for step, _ in steps_of(folder, Options(cut=0.0, repeats=True))] == [[0], [1], [1]]
 
@@ -74,7 +78,9 @@ def test_an_item_that_is_not_published_yet_is_no_target(tmp_path: Path) -> None:
 
 
 def test_late_items_have_their_first_event_after_the_cut_or_none(tmp_path: Path) -> None:
-    folder = write(tmp_path / "d", ITEMS, [event("u", "a", 1), event("u", "b", 2), event("v", "a", 3), event("v", "c", 4)])
+    folder = write(
+        tmp_path / "d", ITEMS, [event("u", "a", 1), event("u", "b", 2), event("v", "a", 3), event("v", "c", 4)]
+    )
     assert read(folder, Options(cut=0.5)).late.tolist() == [False, False, True, True, True]
 
 

@@ -38,7 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         user = int(chance.integers(0, 40))
         kind = user % 4
         item = int(chance.integers(0, 20 if step > 600 else 14)) * 4 + kind
-        events.append(event(f"u{user}", f"{item}", 1_700_000_000 + 600 * step, "rating", value=int(chance.integers(3, 6))))
+        events.append(
+            event(f"u{user}", f"{item}", 1_700_000_000 + 600 * step, "rating", value=int(chance.integers(3, 6)))
+        )
     folder = write(tmp_path_factory.mktemp("data") / "shop", items, events)
     users = [{"user_id": f"u{user}", "attributes": {"age": 20 + user % 2 * 20}} for user in range(40)]
     (folder / "users.jsonl").write_text("".join(json.dumps(line) + "\n" for line in users))

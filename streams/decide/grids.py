@@ -1,0 +1,75 @@
+"""The arrays that features are computed in: users of a batch, their past, their candidates, padded to the same length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.decide.ragged import Rows
+from streams.decide.taste import HISTORY, Taste
+
+Grid = NDArray[np.float32]
+"""Shape [users, candidates], if nothing else is said."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Users with candidates, and their features."""
+
+    tastes: Sequence[Taste]
+    rows: Rows
+    """[users, candidates], 0 beyond `sizes`."""
+    sizes: NDArray[np.int64]
+    values: Grid
+    """[users, candidates, features]; NaN: nothing to say, which counts as the average."""
+    similarity: Grid
+    """[users, interactions, candidates]: dense cosine, for reasons."""
+    follows: Grid
+    """[users, interactions, candidates]: pairs at distance 1, for reasons."""
+
+
+@dataclass(slots=True)
+class Past:
+    """The tastes of a batch, padded to the same length."""
+
+    rows: Rows
+    there: NDArray[np.bool_]
+    weight: Grid
+    brief: Grid
+    liking: Grid
+    count: NDArray[np.float32]
+    """Interactions of each user."""
+
+    now: NDArray[np.float64]
+    """When each list is made."""
+
+    @classmethod
+    def of(cls, tastes: Sequence[Taste]) -> Past:
+        """The past of a batch of users."""
+        shape = (len(tastes), HISTORY)
+        rows = np.zeros(shape, np.int64)
+        there = np.zeros(shape, np.bool_)
+        weight, brief, liking = (np.zeros(shape, np.float32) for _ in range(3))
+        for user, taste in enumerate(tastes):
+            length = len(taste.rows)
+            rows[user, :length], there[user, :length] = taste.rows, True
+            weight[user, :length], brief[user, :length], liking[user, :length] = taste.weight, taste.brief, taste.liking
+        now = np.array([taste.request.now for taste in tastes])
+        return cls(rows, there, weight, brief, liking, there.sum(axis=1).astype(np.float32), now)
+
+    @property
+    def unless_cold(self) -> Grid:
+        """0 for users with a past, NaN for those without: added to what only a past can say. Shape [users, 1]."""
+        return np.where(self.there[:, :1], np.float32(0), np.float32(np.nan))
+
+    def flat(self) -> Rows:
+        """Where the interactions are among users × interactions."""
+        return np.flatnonzero(self.there)
+
+
+def mixed(weights: Grid, values: Grid) -> Grid:
+    """Σ over interactions: [users, interactions] with [users, interactions, candidates]."""
+    return np.asarray(np.matmul(weights[:, None, :], values)[:, 0, :])
