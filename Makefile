@@ -79,8 +79,9 @@ chaos: dev-train ## Kill, cut and flood real workers on Apache Kafka; prints its
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 audit: dev-train ## Known advisories about anything that is installed, where an index tells them
-	@$(PIP) 'pip-audit>=2.10'
-	$(BIN)/pip-audit --strict --skip-editable
+	@test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/pip install --quiet pip-audit; }
+	.venv/audit/bin/pip-audit --strict --skip-editable --progress-spinner off \
+		--path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 clean: ## Remove what was built, not the environment
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
