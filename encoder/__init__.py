@@ -1,9 +1,10 @@
-"""Run a bundle: texts in, unit vectors out. Needs numpy, tokenizers and onnxruntime, and imports the latter only on opening.
+"""Run a bundle: texts in, unit vectors out. Needs numpy, tokenizers and onnxruntime, and imports the latter only on
+opening.
 
-    open_bundle(path)      an OnnxEncoder, verified, proved and warm
-    check_bundle(path)     a BundleReport: what it is and how fast it is here
-    HashingEncoder         a deterministic stand-in for tests
-    item_text(...)         the text of an item, by a numbered template
+open_bundle(path)      an OnnxEncoder, verified, proved and warm
+check_bundle(path)     a BundleReport: what it is and how fast it is here
+HashingEncoder         a deterministic stand-in for tests
+item_text(...)         the text of an item, by a numbered template
 """
 
 from encoder.bundle import SHIPPED, Bundle, Golden, Manifest, read_bundle

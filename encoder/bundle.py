@@ -1,10 +1,10 @@
 """A bundle on disk: manifest, graphs, weights, tokenizer. Reading verifies every byte; nothing in it is executed.
 
-    manifest.json     what it is, sha256 and size of every other file, recipe, figures, golden vectors
-    tokenizer.json    the teacher's tokenizer (format of Hugging Face tokenizers)
-    weights.bin       all tensors, int8 per channel where they are large; each named in the manifest
-    cpu.onnx          the graph for CPU (int8); its tensors lie in weights.bin
-    cuda.onnx         the graph for CUDA (fp16); its tensors are made from weights.bin on opening
+manifest.json     what it is, sha256 and size of every other file, recipe, figures, golden vectors
+tokenizer.json    the teacher's tokenizer (format of Hugging Face tokenizers)
+weights.bin       all tensors, int8 per channel where they are large; each named in the manifest
+cpu.onnx          the graph for CPU (int8); its tensors lie in weights.bin
+cuda.onnx         the graph for CUDA (fp16); its tensors are made from weights.bin on opening
 """
 
 import hashlib
@@ -53,7 +53,8 @@ class Golden:
 class Manifest:
     """What a bundle says about itself; `recipe` and `figures` are for people and are passed on as they are.
 
-    `files` holds sha256 and size of each; `cuda_tensors` the numpy dtype of each tensor that the CUDA graph is to be given.
+    `files` holds sha256 and size of each; `cuda_tensors` the numpy dtype of each tensor that the CUDA graph is to be
+    given.
     """
 
     name: str
@@ -127,9 +128,10 @@ def _manifest(path: Path, line: bytes) -> Manifest:
     try:
         read = json.loads(line)
         if read["format"] != FORMAT or not 1 <= read["template"] <= LATEST_TEMPLATE:
-            message = f"{path} is of format {read['format']}, template {read['template']}: made for another version; {_REMEDY}"
+            message = f"{path} is of format {read['format']}, template {read['template']} of another version; {_REMEDY}"
             raise BundleError(message)
         golden = read["golden"]
+        vectors = np.asarray(golden["vectors"], np.float32).reshape(len(golden["texts"]), int(read["dimension"]))
         manifest = Manifest(
             name=str(read["name"]),
             teacher=str(read["teacher"]),
@@ -142,16 +144,14 @@ def _manifest(path: Path, line: bytes) -> Manifest:
                 for name, (dtype, shape, offset) in read["tensors"].items()
             },
             cuda_tensors={name: np.dtype(dtype).name for name, dtype in read["cuda_tensors"].items()},
-            golden=Golden(
-                tuple(map(str, golden["texts"])), np.asarray(golden["vectors"], np.float32), float(golden["cosine"])
-            ),
+            golden=Golden(tuple(map(str, golden["texts"])), vectors, float(golden["cosine"])),
             recipe=dict(read["recipe"]),
             figures=dict(read["figures"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"{path} is no manifest of a bundle ({error!r}); {_REMEDY}"
         raise BundleError(message) from error
-    if set(manifest.files) != set(_FILES) or manifest.golden.vectors.shape != (len(manifest.golden.texts), manifest.dimension):
-        message = f"{path} doesn't name exactly the files {', '.join(_FILES)}, or its golden vectors don't fit; {_REMEDY}"
+    if set(manifest.files) != set(_FILES):
+        message = f"{path} doesn't name exactly the files {', '.join(_FILES)}; {_REMEDY}"
         raise BundleError(message)
     return manifest

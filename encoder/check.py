@@ -11,8 +11,24 @@ from encoder.sessions import Provider, open_session
 
 _ROUNDS = 15
 _BATCH = 64
-_SUBJECTS = ("red wine", "a thriller", "running shoes", "train to Rome", "garden lamp", "jazz album", "data engineer", "soup")
-_STYLES = ("cheap", "for children", "from 1995", "near the sea", "with two blue handles", "that everybody liked at once")
+_SUBJECTS = (
+    "red wine",
+    "a thriller",
+    "running shoes",
+    "train to Rome",
+    "garden lamp",
+    "jazz album",
+    "data engineer",
+    "soup",
+)
+_STYLES = (
+    "cheap",
+    "for children",
+    "from 1995",
+    "near the sea",
+    "with two blue handles",
+    "that everybody liked at once",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +49,8 @@ class BundleReport:
 def check_bundle(
     path: Path | None = None, *, provider: Provider = "auto", threads: int = 1, allow_cpu: bool = False
 ) -> BundleReport:
-    """Verifies the bundle in `path` (None: the shipped one), proves its golden vectors here, and times it (under a second).
+    """Verifies the bundle in `path` (None: the shipped one), proves its golden vectors here, and times it (under a
+    second).
 
     Raises BundleError or ProviderError as `open_bundle` does.
     """

@@ -1,8 +1,8 @@
 """Errors of running a bundle.
 
-    EncoderError        texts can't be turned into vectors; the message says who must act and how
-      BundleError       the bundle is damaged, incomplete or of another make: fetch or make it again
-      ProviderError     the asked-for device can't be used: mend its driver, or allow another
+EncoderError        texts can't be turned into vectors; the message says who must act and how
+  BundleError       the bundle is damaged, incomplete or of another make: fetch or make it again
+  ProviderError     the asked-for device can't be used: mend its driver, or allow another
 """
 
 

@@ -14,7 +14,7 @@ _LONGEST_TEXT = 10_000
 class HashingEncoder:
     """Texts that share words are similar, others nearly orthogonal; numpy only, the same everywhere and always.
 
-    A text without a word (empty, white space, punctuation) has the vector of the empty word, so that every row is of unit
+    A text without a word (empty, white space, punctuation) has the vector of the empty word: every row is of unit
     length.
     """
 
@@ -38,8 +38,8 @@ class HashingEncoder:
                 vectors[row] += self._word(word)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
-        for row in np.flatnonzero(lengths[:, 0] == 0):
-            vectors[row] = self._word("") / np.linalg.norm(self._word(""))
+        for empty in np.flatnonzero(lengths[:, 0] == 0):
+            vectors[empty] = self._word("") / np.linalg.norm(self._word(""))
         return vectors
 
     def _word(self, word: str) -> NDArray[np.float32]:

@@ -4,17 +4,14 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from encoder.bundle import TOKENIZER, Bundle, read_bundle
 from encoder.errors import BundleError, EncoderError
 from encoder.sessions import Provider, Session, open_session
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 ROTATION = "rotation"
 """Tensor [full dimension, full dimension] whose first columns hold the most variance (PCA of training vectors)."""
@@ -26,21 +23,29 @@ _REMEMBERED = 8192
 class OnnxEncoder:
     """Texts in, unit vectors out. Synchronous; called from one thread at a time, never after the process forked.
 
-    Equal texts give equal vectors while they are remembered; afterwards a vector may differ in the third digit, because int8
-    scales depend on the texts computed together. White space at the ends and in runs doesn't count; the empty text has the
-    vector that the model gives to no words. No text raises: lone surrogates become `?`, and what exceeds the longest input
+    Equal texts give equal vectors while they are remembered; afterwards a vector may differ in the third digit,
+    because int8
+    scales depend on the texts computed together. White space at the ends and in runs doesn't count; the empty text
+    has the
+    vector that the model gives to no words. No text raises: lone surrogates become `?`, and what exceeds the longest
+    input
     is ignored.
     """
 
-    def __init__(self, bundle: Bundle, session: Session, *, dimension: int | None = None, remembered: int = _REMEMBERED) -> None:
+    def __init__(
+        self, bundle: Bundle, session: Session, *, dimension: int | None = None, remembered: int = _REMEMBERED
+    ) -> None:
         """`dimension`: fewer numbers (the strongest principal components, of unit length again); None: the full vector.
 
-        `remembered` texts are kept with their vectors, least recently used last. Raises EncoderError for a dimension that
+        `remembered` texts are kept with their vectors, least recently used last. Raises EncoderError for a dimension
+        that
         the bundle can't give, BundleError if the golden texts give other vectors here than where the bundle was made.
         """
         full = bundle.manifest.dimension
         if dimension is not None and not 1 <= dimension <= full:
-            message = f"the bundle {bundle.name} gives 1 to {full} numbers, not {dimension}; choose a dimension in between"
+            message = (
+                f"the bundle {bundle.name} gives 1 to {full} numbers, not {dimension}; choose a dimension in between"
+            )
             raise EncoderError(message)
         self.dimension = dimension or full
         self.name = bundle.name if self.dimension == full else f"{bundle.name}-{self.dimension}"
@@ -95,7 +100,8 @@ class OnnxEncoder:
                 yield batch
                 batch = []
             batch.append(row)
-        yield batch
+        if batch:
+            yield batch
 
     def _padded(self, length: int) -> int:
         step = self._session.length_step
@@ -105,17 +111,19 @@ class OnnxEncoder:
         if self._rotation is not None:
             vectors = vectors @ self._rotation
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
     def _prove(self, bundle: Bundle) -> None:
         """Runs the golden texts: warms everything up, and shows that this machine computes what the maker's did."""
         golden = bundle.manifest.golden
+        if not golden.texts:  # only while the bundle is being made
+            return
         wanted = self._unit(golden.vectors)
         agreement = (self._compute([_tidy(text) for text in golden.texts]) * wanted).sum(axis=1)
         worst = int(agreement.argmin())
         if not agreement[worst] >= golden.cosine:
             message = (
-                f"{bundle.name} on {self.provider} gives another vector for {golden.texts[worst]!r} than where it was made "
+                f"{bundle.name} on {self.provider} gives another vector for {golden.texts[worst]!r} than its maker's "
                 f"(cosine {agreement[worst]:.3f} < {golden.cosine}); use another provider or version of onnxruntime"
             )
             raise BundleError(message)
@@ -131,8 +139,9 @@ def open_bundle(
 ) -> OnnxEncoder:
     """The encoder of the bundle in `path` (None: the shipped one), verified, proved on its golden texts, and warm.
 
-    `threads` is the number of cores that one call may use (the worker shares its cores, hence 1). Raises BundleError for a
-    damaged bundle, ProviderError if `cuda` is asked for and unusable (unless `allow_cpu`), EncoderError for a dimension that
+    `threads`: how many cores one call may use (the worker shares its cores, hence 1). Raises BundleError for a
+    damaged bundle, ProviderError if `cuda` is asked for and unusable (unless `allow_cpu`), EncoderError for a dimension
+    that
     the bundle can't give.
     """
     if threads == 1:
@@ -147,9 +156,7 @@ def _tidy(text: str) -> str:
     return " ".join(text[: 4 * LONGEST_TEXT].split())[:LONGEST_TEXT]
 
 
-def _tokenizer(bundle: Bundle) -> "Tokenizer":
-    from tokenizers import Tokenizer
-
+def _tokenizer(bundle: Bundle) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_buffer(bundle.files[TOKENIZER])
     except Exception as error:

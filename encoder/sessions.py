@@ -1,4 +1,6 @@
-"""ONNX Runtime sessions for a bundle, on CPU or CUDA. onnxruntime is imported when the first session is made, not before."""
+"""ONNX Runtime sessions for a bundle, on CPU or CUDA. onnxruntime is imported when the first session is made, not
+before.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -75,7 +77,8 @@ class CudaSession:
 
 
 def open_session(bundle: Bundle, provider: Provider, threads: int, *, allow_cpu: bool = False) -> Session:
-    """A session on what `provider` asks for; `auto` takes CUDA where it works and says so where it is installed but doesn't.
+    """A session on what `provider` asks for; `auto` takes CUDA where it works and says so where it is installed but
+    doesn't.
 
     Raises ProviderError if `cuda` is asked for and unusable, unless `allow_cpu`: then it warns and takes the CPU.
     """
@@ -102,7 +105,8 @@ def open_session(bundle: Bundle, provider: Provider, threads: int, *, allow_cpu:
 def half_tensors(bundle: Bundle, wanted: Mapping[str, str]) -> dict[str, NDArray[Any]]:
     """The tensors of the CUDA graph, made from those of the CPU graph.
 
-    `wanted` maps names to numpy dtypes. `X` is stored as `X`, or as `X_quantized` with `X_scale` and `X_zero_point`, one for
+    `wanted` maps names to numpy dtypes. `X` is stored as `X`, or as `X_quantized` with `X_scale` and `X_zero_point`,
+    one for
     all or one a column (affine quantisation: value = scale x (stored - zero point)).
     """
     made: dict[str, NDArray[Any]] = {}
@@ -133,7 +137,9 @@ def _cuda(runtime: Any, bundle: Bundle) -> CudaSession:
     try:
         session = _session(runtime, bundle, CUDA_GRAPH, options, [_CUDA, _CPU])
     except BundleError as error:
-        message = f"CUDA refused the graph ({error}); see that driver and CUDA libraries fit, `coldstream doctor` shows more"
+        message = (
+            f"CUDA refused the graph ({error}); see that driver and CUDA libraries fit, `coldstream doctor` shows more"
+        )
         raise ProviderError(message) from error
     if session.get_providers()[0] != _CUDA:
         message = "onnxruntime could not load CUDA; see that the driver and the libraries of the extra `gpu` are there"
@@ -159,13 +165,13 @@ def _session(runtime: Any, bundle: Bundle, graph: str, options: Any, providers: 
     try:
         return runtime.InferenceSession(bundle.files[graph], options, providers=providers)
     except Exception as error:
-        message = f"onnxruntime {runtime.__version__} can't run {graph} of {bundle.name} ({error}); install a version that fits"
+        message = f"onnxruntime {runtime.__version__} can't run {graph} of {bundle.name} ({error}); install another"
         raise BundleError(message) from error
 
 
 def _runtime() -> Any:
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: PLC0415 - importing this package must not load a runtime
     except ImportError as error:
         message = f"onnxruntime can't be imported ({error}); install one of the extras `cpu` and `gpu`, never both"
         raise ProviderError(message) from error

@@ -16,7 +16,9 @@ MOST_VALUES = 12
 
 _YEAR = re.compile(r"^\s*(1[6-9]\d\d|20\d\d)\s*$")
 _YEAR_NAMES = frozenset({"year", "release_year", "released", "published_year", "vintage"})
-_IDENTIFIER = re.compile(r"(^|_)(id|ids|sku|ean|upc|gtin|isbn|asin|url|link|image|thumbnail|code|hash|uuid)$", re.IGNORECASE)
+_IDENTIFIER = re.compile(
+    r"(^|_)(id|ids|sku|ean|upc|gtin|isbn|asin|url|link|image|thumbnail|code|hash|uuid)$", re.IGNORECASE
+)
 _SPACES = re.compile(r"\s+")
 
 
@@ -31,8 +33,8 @@ def item_text(
 ) -> str:
     """The text of an item by `template` (1 is the only one so far); one line, never raises for any content.
 
-    Template 1: `title (year), category, category, value, value. description`. Identifiers, links, nested values and what
-    the text says already are left out; the price is not said (measured: it moves vectors without helping).
+    Template 1: `title (year), category, category, value, value. description`. Identifiers, links, nested values, and
+    what the text says already are left out; the price is not said (measured: it moves vectors without helping).
     Raises ValueError for a template that doesn't exist.
     """
     try:
@@ -53,10 +55,17 @@ def shorten(text: str, longest: int) -> str:
 
 
 def _first(
-    title: str, description: str | None, categories: Sequence[str], attributes: Mapping[str, object], _price: float | None
+    title: str,
+    description: str | None,
+    categories: Sequence[str],
+    attributes: Mapping[str, object],
+    _price: float | None,
 ) -> str:
     head = shorten(title, 300)
-    year = next((str(value) for name, value in attributes.items() if name.lower() in _YEAR_NAMES and _YEAR.match(str(value))), "")
+    year = next(
+        (str(value) for name, value in attributes.items() if name.lower() in _YEAR_NAMES and _YEAR.match(str(value))),
+        "",
+    )
     if year and year.strip() not in head:
         head = f"{head} ({year.strip()})"
     said = head.lower()
@@ -84,7 +93,9 @@ def _values(attributes: Mapping[str, object]) -> list[str]:
 
 
 def _said(name: str, value: object) -> str:
-    """How one attribute value is said: text as it is, a number with its name, a flag by its name, anything else not at all."""
+    """How one attribute value is said: text as it is, a number with its name, a flag by its name, anything else not
+    at all.
+    """
     if isinstance(value, bool):
         return name.replace("_", " ") if value else ""
     if isinstance(value, int | float):

@@ -122,23 +122,19 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
-_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+_LISTS: Mapping[str, str] = MappingProxyType(
     {
-        "genre": tuple(
-            "action adventure animation biography children comedy crime documentary drama family fantasy horror musical mystery "
-            "romance sci-fi sport thriller war western jazz rock folk pop classical electronic hip-hop noir historical".split()
-        ),
-        "color": tuple(
-            "red blue green white black pink ivory gold silver grey brown purple yellow orange beige navy turquoise".split()
-        ),
-        "size": tuple(
-            "small|medium|large|XL|12 oz|500 ml|1 kg|2 pack|6 pack|pack of 12|10 x 15 cm|1 l|16 GB|size 42|double".split("|")
-        ),
-        "brand": tuple(
-            "Acme Norden Halden Brightway Kestrel Luma Orbis Tarn Veldt Solway Marlow Pinecrest Ostara Quill Zephyr Fable "
-            "Corvus Delphi Hazel Ironwood".split()
-        ),
+        "genre": """action,adventure,animation,biography,children,comedy,crime,documentary,drama,family,fantasy,horror,
+            musical,mystery,romance,sci-fi,sport,thriller,war,western,jazz,rock,folk,pop,classical,electronic,hip-hop,
+            noir,historical""",
+        "color": "red,blue,green,white,black,pink,ivory,gold,silver,grey,brown,purple,yellow,orange,beige,navy",
+        "size": "small,medium,large,XL,12 oz,500 ml,1 kg,2 pack,6 pack,pack of 12,10 x 15 cm,1 l,16 GB",
+        "brand": """Acme,Norden,Halden,Brightway,Kestrel,Luma,Orbis,Tarn,Veldt,Solway,Marlow,Pinecrest,Ostara,Quill,Zephyr,
+            Fable,Corvus,Delphi,Hazel,Ironwood""",
     }
+)
+_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {slot: tuple(word.strip() for word in words.split(",")) for slot, words in _LISTS.items()}
 )
 
 
@@ -167,7 +163,9 @@ class Vocabulary:
         return cls({**slots, **_WORDS}, {**common, **{slot: len(words) for slot, words in _WORDS.items()}})
 
     def draw(self, slot: str, chance: random.Random) -> str:
-        """One word for `slot`, frequent ones more often (a quarter from all words alike); years and numbers are made."""
+        """One word for `slot`, frequent ones more often (a quarter from all words alike); years and numbers are
+        made.
+        """
         if slot == "year":
             return str(chance.randint(1930, 2026))
         if slot == "number":

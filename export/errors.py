@@ -1,9 +1,9 @@
 """Errors of making a bundle.
 
-    ExportError           everything that stops the making of a bundle; the message says who must act and how
-      TextsError          a source of training texts is missing or unreadable
-      TeacherError        the teacher can't be loaded, or is of a kind that can't be copied from
-      ProofError          what was made is not what was asked for (too large, too unlike its teacher)
+ExportError           everything that stops the making of a bundle; the message says who must act and how
+  TextsError          a source of training texts is missing or unreadable
+  TeacherError        the teacher can't be loaded, or is of a kind that can't be copied from
+  ProofError          what was made is not what was asked for (too large, too unlike its teacher)
 """
 
 

@@ -1,22 +1,20 @@
 """The student: some of the teacher's own layers, thinned, with the teacher's token table and tokenizer.
 
-Why copies and not a fresh net: for the same budget, students made from the teacher's layers agree better than any trained
+Why copies and not a fresh net: for the same budget, students made from the teacher's layers agree better than any
+trained
 from scratch (MEASURED). Why three thin layers and not two whole ones: the same arithmetic, and depth keeps more (docs).
 """
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from export.errors import TeacherError
 from export.teacher import Teacher
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 LONGEST_INPUT = 128
 """Tokens of the longest input, the special ones included."""
@@ -24,7 +22,9 @@ LONGEST_INPUT = 128
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Which of the teacher's layers are copied, and how many neurons of each feed-forward block are kept (None: all)."""
+    """Which of the teacher's layers are copied, and how many neurons of each feed-forward block are kept (None:
+    all).
+    """
 
     layers: tuple[int, ...] = (0, 4, 5)
     feed_forward: int | None = 768
@@ -84,10 +84,10 @@ def token_table(student: Student) -> nn.Parameter:
     return weight
 
 
-def tokenizer_of(teacher: Teacher) -> "Tokenizer":
-    """A copy of the teacher's fast tokenizer, without padding, truncating to `LONGEST_INPUT`; TeacherError if it has none."""
-    from tokenizers import Tokenizer
-
+def tokenizer_of(teacher: Teacher) -> Tokenizer:
+    """A copy of the teacher's fast tokenizer, without padding, truncating to `LONGEST_INPUT`; TeacherError if it has
+    none.
+    """
     fast: Any = getattr(teacher.model.tokenizer, "backend_tokenizer", None)
     if fast is None:
         message = f"the teacher {teacher.name} has no fast tokenizer; choose one with tokenizer.json"
@@ -130,7 +130,10 @@ def _thin(layer: nn.Module, kept: Tensor) -> None:
     block: Any = layer
     wide, back = block.intermediate.dense, block.output.dense
     kept = kept.to(wide.weight.device)
-    wide.weight, wide.bias = nn.Parameter(wide.weight.detach()[kept].clone()), nn.Parameter(wide.bias.detach()[kept].clone())
+    wide.weight, wide.bias = (
+        nn.Parameter(wide.weight.detach()[kept].clone()),
+        nn.Parameter(wide.bias.detach()[kept].clone()),
+    )
     back.weight = nn.Parameter(back.weight.detach()[:, kept].clone())
     wide.out_features = back.in_features = len(kept)
 

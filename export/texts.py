@@ -19,28 +19,32 @@ from export.errors import TextsError
 LONGEST_TEXT = 600
 """Characters kept of one training text; about 128 tokens, the longest input of a student."""
 
-LEXICAL_FILES: Mapping[int, str] = MappingProxyType(
-    dict(
-        enumerate(
-            (
-                "adj.all adj.pert adv.all noun.tops act animal artifact attribute body cognition communication event feeling "
-                "food group location motive object person phenomenon plant possession process quantity relation shape state "
-                "substance time verb.body verb.change verb.cognition verb.communication verb.competition verb.consumption "
-                "verb.contact verb.creation verb.emotion verb.motion verb.perception verb.possession verb.social verb.stative "
-                "verb.weather adj.ppl"
-            ).split()
-        )
-    )
-)
+_LEXICAL_FILES = """
+adj.all adj.pert adv.all noun.tops act animal artifact attribute body cognition communication event feeling food group
+location motive object person phenomenon plant possession process quantity relation shape state substance time verb.body
+verb.change verb.cognition verb.communication verb.competition verb.consumption verb.contact verb.creation verb.emotion
+verb.motion verb.perception verb.possession verb.social verb.stative verb.weather adj.ppl
+"""
+LEXICAL_FILES: Mapping[int, str] = MappingProxyType(dict(enumerate(_LEXICAL_FILES.split())))
 """WordNet's lexicographer files by number, from lexnames(5WN); nouns without their prefix."""
 
 _SYNSET_HEAD = 4
-_RELATED_FOLDERS_LEFT_OUT = ("stopwords", "primes", "fibonnaci", "popular-movies", "conjugations", "obscenity", "pronouns")
+_RELATED_FOLDERS_LEFT_OUT = (
+    "stopwords",
+    "primes",
+    "fibonnaci",
+    "popular-movies",
+    "conjugations",
+    "obscenity",
+    "pronouns",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One named source: where its texts come from, under which licence, and the texts, each at most `LONGEST_TEXT` long."""
+    """One named source: where its texts come from, under which licence, and the texts, each at most `LONGEST_TEXT`
+    long.
+    """
 
     name: str
     licence: str
@@ -79,7 +83,9 @@ def read_wordnet(folder: Path) -> tuple[Synset, ...]:
 
 
 def read_word_counts(folder: Path) -> Mapping[str, int]:
-    """How often each word (lower case, spaces) was tagged in WordNet's corpora, from `cntlist.rev`; absent words are rare."""
+    """How often each word (lower case, spaces) was tagged in WordNet's corpora, from `cntlist.rev`; absent words are
+    rare.
+    """
     counts: dict[str, int] = {}
     with _open(folder / "cntlist.rev") as lines:
         for line in lines:
@@ -90,7 +96,9 @@ def read_word_counts(folder: Path) -> Mapping[str, int]:
 
 
 def wordnet(folder: Path) -> Source:
-    """WordNet's words, definitions and examples as texts: `word, word`, `word: definition`, the definition, each example."""
+    """WordNet's words, definitions and examples as texts: `word, word`, `word: definition`, the definition, each
+    example.
+    """
     texts: list[str] = []
     for synset in read_wordnet(folder):
         texts.append(f"{synset.words[0]}: {synset.definition}")
@@ -101,7 +109,9 @@ def wordnet(folder: Path) -> Source:
 
 
 def summaries(name: str, path: Path, column: int, minimum: int = 18) -> Source:
-    """One-line summaries of packages: tab-separated `path`, the summary in `column`, those of at least `minimum` characters."""
+    """One-line summaries of packages: tab-separated `path`, the summary in `column`, those of at least `minimum`
+    characters.
+    """
     texts: list[str] = []
     with _open(path) as lines:
         for line in lines:
@@ -209,7 +219,7 @@ def _json(path: Path) -> object:
 
 
 def _open(path: Path) -> TextIO:
-    opener: Callable[..., TextIO] = gzip.open if path.suffix == ".gz" else open  # type: ignore[assignment]
+    opener: Callable[..., TextIO] = gzip.open if path.suffix == ".gz" else open
     try:
         return opener(path, "rt", encoding="utf-8", errors="replace")
     except OSError as error:

@@ -4,6 +4,7 @@ The loss is the cosine distance to the teacher's vector plus the squared differe
 (relational distillation, Park et al. 2019, section 3.1): ranking uses similarities, not vectors.
 """
 
+import copy
 import json
 import math
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from export.errors import ExportError
@@ -30,7 +33,9 @@ _MEMORY = 0.999
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast: `samples` texts in all, `batch` at once, peak learning `rate`, `warm_up` steps, a `seed`."""
+    """How long and how fast: `samples` texts in all, `batch` at once, peak learning `rate`, `warm_up` steps, a
+    `seed`.
+    """
 
     samples: int
     batch: int = 128
@@ -74,9 +79,13 @@ def tokens_of(encoded: Sequence[Sequence[int]]) -> Tokens:
 
 
 class Trainer:
-    """One run: the student, a running mean of its weights (what is exported), the optimiser, and which texts were seen."""
+    """One run: the student, a running mean of its weights (what is exported), the optimiser, and which texts were
+    seen.
+    """
 
-    def __init__(self, student: Student, tokens: Tokens, targets: Targets, schedule: Schedule, device: str = "cpu") -> None:
+    def __init__(
+        self, student: Student, tokens: Tokens, targets: Targets, schedule: Schedule, device: str = "cpu"
+    ) -> None:
         """Nothing is trained yet; the token table is frozen."""
         torch.manual_seed(schedule.seed)
         self.student = student.to(device)
@@ -91,7 +100,7 @@ class Trainer:
 
     def run(self, seen: Callable[[int, float], bool]) -> None:
         """Trains until the schedule is done or `seen(step, loss)`, called after every step, says False."""
-        self.student.train()
+        self.student.eval()  # no dropout: the teacher's vector is a function of the text, and noise only blurs the copy
         while self.step < self.schedule.steps:
             for rows in self._batches():
                 if not seen(self.step, self._learn(rows)):
@@ -102,8 +111,6 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint (safetensors and JSON, no pickle) in one move."""
-        from safetensors.torch import save_file
-
         tensors: dict[str, Tensor] = {}
         for name, weight, mean in zip(self.names, self.weights, self.mean, strict=True):
             state = self._optimiser.state[weight]
@@ -117,8 +124,6 @@ class Trainer:
 
     def resume(self, folder: Path) -> bool:
         """Takes up the checkpoint in `folder`; False if there is none. ExportError if it belongs to another student."""
-        from safetensors import safe_open
-
         path = folder / "checkpoint.safetensors"
         if not path.exists():
             return False
@@ -142,8 +147,6 @@ class Trainer:
 
     def settled(self) -> Student:
         """A copy of the student with the running mean of its weights: what is measured and exported."""
-        import copy
-
         twin = copy.deepcopy(self.student)
         with torch.no_grad():
             weights = dict(twin.named_parameters())
@@ -162,7 +165,7 @@ class Trainer:
         wanted = torch.from_numpy(self.targets[rows]).to(self.device)
         loss = distance(self.student(ids.to(self.device), mask.to(self.device)), wanted, self.schedule.relational)
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.weights, _CLIP)
         self._optimiser.step()
         self.step += 1
