@@ -47,7 +47,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     session_timeout_seconds: Annotated[float, _doc("Group session timeout", ge=6, le=300)] = 10.0
 
     index: Annotated[
-        str, _doc("edge:DIR (embedded, one process; DIR absent or empty at first) or the URL of a Qdrant server")
+        str,
+        _doc(
+            "edge:DIR (embedded, one process; DIR absent or empty at first) or the URL of a Qdrant server "
+            "(http(s)://host:port; gRPC on the port after it, else ?grpc_port=N)"
+        ),
     ] = "edge:var/index"
     qdrant_api_key_file: Annotated[str, _doc("File that holds the Qdrant API key")] = ""
     qdrant_ca_file: Annotated[str, _doc("PEM file of the authorities trusted for Qdrant")] = ""
