@@ -230,6 +230,8 @@ class Schedule:
             if process.expelled or process.impatient:
                 self.excused |= process.unrepaired
             process.unrepaired.clear()
+        if calm or (how * 31) % 1 < self._weather.commit:
+            process.commit(forged=process.expelled and process.static and (how * 7) % 1 < 0.1)
         if process.impatient and not self.group.moving:
             process.impatient = False
             process.take_up()
@@ -237,8 +239,6 @@ class Schedule:
             process.round_begun_at = process.round_ends_at
             process.round_ends_at = self.time.now
             process.fetch_limit = 1 + int(how * 8)
-            if how < self._weather.commit or calm:
-                process.commit(forged=process.expelled and process.static and how < 0.02)
             if process.expelled and process.ownership.noticed:
                 self._tell(f"{process.name} finds itself expelled and joins again")
                 process.expelled = False
