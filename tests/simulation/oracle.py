@@ -223,9 +223,7 @@ def _count(by_user: Mapping[str, Sequence[Placed]], history_size: int) -> dict[s
     return dict(counts)
 
 
-def _count_orderly(
-    events: Sequence[Placed], counts: defaultdict[str, ExpectedStatistics], history_size: int
-) -> None:
+def _count_orderly(events: Sequence[Placed], counts: defaultdict[str, ExpectedStatistics], history_size: int) -> None:
     """A user's events in the order of their one partition: each counts its item, and follows the items before it."""
     history: list[Placed] = []
     for event in sorted(events, key=lambda one: one.offset):

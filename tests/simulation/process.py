@@ -185,9 +185,7 @@ class Process:
         self.generation = self._group.generation
         self._numbers = self._group.assignment.get(self.name, frozenset())
         self.ownership.noticed = False
-        self._positions = {
-            place: self._broker.committed[place] for place in self._broker.places_of(self._numbers)
-        }
+        self._positions = {place: self._broker.committed[place] for place in self._broker.places_of(self._numbers)}
         owned: dict[str, set[int]] = {}
         for topic, number in self._positions:
             owned.setdefault(topic.value, set()).add(number)
@@ -210,5 +208,3 @@ class Process:
                 at += 1
             if at > self._broker.committed[place]:
                 self._group.commit(self, place, at, forged=forged)
-
-

@@ -108,7 +108,9 @@ class Defect(Exception):
 class Schedule:
     """Runs one."""
 
-    def __init__(self, seed: int, bug: Bug, mute: Collection[int], leave_out: Collection[int], *, verbose: bool) -> None:
+    def __init__(
+        self, seed: int, bug: Bug, mute: Collection[int], leave_out: Collection[int], *, verbose: bool
+    ) -> None:
         self.random = Random(seed)
         self._mute = mute
         self._verbose = verbose
@@ -124,12 +126,15 @@ class Schedule:
         script = self._author.write()
         self.records = len(script)
         self.time = Time(BEGIN)
-        self.broker = Broker(plot.partitions, self.random.choice((1, 2)), [s for s in script if s.number not in leave_out])
+        self.broker = Broker(
+            plot.partitions, self.random.choice((1, 2)), [s for s in script if s.number not in leave_out]
+        )
         self.group = Group(self.broker)
         self.store = ExactIndex(shared=not weather.embedded)
         drive(self.store.open(DIMENSION))
         self.encoder = SimEncoder()
         self.processes: list[Process] = []
+        self._probed_at = 0.0
         self._timers: list[tuple[int, Callable[[], None]]] = []
         self._step = 0
         self.faults = 0
@@ -168,6 +173,7 @@ class Schedule:
             self._settle()
             failures = self._compare()
             if self._probing and not failures:
+                self._probed_at = self.time.now
                 self.broker.script.extend(self._author.probe())
                 self._settle()
                 failures = self._compare() + self._check_probes()
@@ -268,7 +274,10 @@ class Schedule:
             (weather.part if kind in {"write", "send"} else 0.0, lambda: self._fail_amid(process, how)),
             (weather.late if kind == "write" else 0.0, lambda: self._fail_early(process, how)),
             (weather.rebalance, lambda: self._rebalance(process, how)),
-            (weather.impatient if process.ownership.noticed and process.in_hand else 0.0, lambda: self._give_away(process)),
+            (
+                weather.impatient if process.ownership.noticed and process.in_hand else 0.0,
+                lambda: self._give_away(process),
+            ),
             (weather.slow, lambda: self._dawdle(how)),
             (weather.jump, lambda: self._jump(process, how)),
             (weather.reset, lambda: self._start_over()),
@@ -520,20 +529,32 @@ class Schedule:
             elif value is not None:
                 wrong += _check_list(value, state, version)
                 named |= {value.trigger.id, *value.conflated}
-        wrong += [f"event {event} of {user} is named by no list" for event, user in expected.named.items() if event not in named]
+        wrong += [
+            f"event {event} of {user} is named by no list"
+            for event, user in expected.named.items()
+            if event not in named
+        ]
         for user, want in expected.users.items():
             if user in self.excused or not want.loud:
                 continue
-            final = _STATE.decode(self.store.points[Stored.USERS][user].body) if user in self.store.points[Stored.USERS] else None
+            final = (
+                _STATE.decode(self.store.points[Stored.USERS][user].body)
+                if user in self.store.points[Stored.USERS]
+                else None
+            )
             version, value = last.get(user, (0, None))
             if user not in last:
                 wrong.append(f"{user} has no list")
             elif version != greatest[user]:
                 wrong.append(f"the last list of {user} is version {version}, {greatest[user]} was sent")
             elif want.marker != (value is None):
-                wrong.append(f"the last list of {user}, {'a marker' if want.marker else 'who lives'}, is {value and value.items}")
+                wrong.append(
+                    f"the last list of {user}, {'a marker' if want.marker else 'who lives'}, is {value and value.items}"
+                )
             elif value is not None and self.quick and final is not None and value.ranker != digest(final):
-                wrong.append(f"the last list of {user} (version {version}) was made of another state than version {final.version}")
+                wrong.append(
+                    f"the last list of {user} (version {version}) was made of another state than version {final.version}"
+                )
         return wrong
 
     def _check_probes(self) -> list[str]:
@@ -544,6 +565,8 @@ class Schedule:
             last[(record.key or b"").decode()] = record
         wrong = []
         for user, record in last.items():
+            if record.time < self._probed_at:
+                continue  # nobody asked for a list of somebody who was erased
             for place in _LIST.decode(record.value or b"null").items if record.value else ():
                 item = items.get(place.item_id)
                 body = item.body if item is not None else None
@@ -581,7 +604,12 @@ def _name(process: Process) -> str:
 
 
 def run(
-    seed: int, bug: Bug | None = None, mute: Collection[int] = (), leave_out: Collection[int] = (), *, verbose: bool = False
+    seed: int,
+    bug: Bug | None = None,
+    mute: Collection[int] = (),
+    leave_out: Collection[int] = (),
+    *,
+    verbose: bool = False,
 ) -> Result:
     """Run one schedule."""
     bug = bug or Bug("none")
@@ -594,4 +622,6 @@ def run(
 
 def describe(sent: Sent) -> str:
     """A record in a story."""
-    return f"{sent.number:3} {sent.topic.value}/{sent.partition} at {sent.time - BEGIN:.3f} {sent.subject}: {sent.value!r}"
+    return (
+        f"{sent.number:3} {sent.topic.value}/{sent.partition} at {sent.time - BEGIN:.3f} {sent.subject}: {sent.value!r}"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
 from zlib import crc32
@@ -106,6 +106,7 @@ class Author:
         begun = len(self.sent)
         for number in range(self.plot.users):
             self._event(f"u{number}", "view")
+        self.sent[begun:] = [replace(sent, quiet=False) for sent in self.sent[begun:]]
         return self.sent[begun:]
 
     def _any(self) -> None:
@@ -169,7 +170,7 @@ class Author:
 
     def _profile(self, user: str) -> None:
         random = self.random
-        body: dict[str, Any] = {"user_id": user, "profile": random.choice(("likes red", "likes blue", "")) }
+        body: dict[str, Any] = {"user_id": user, "profile": random.choice(("likes red", "likes blue", ""))}
         if random.random() < 0.3:
             body["interests"] = ["green"]
         if random.random() < 0.3:
@@ -217,7 +218,13 @@ class Author:
 
     def _bad(self, user: str) -> None:
         random = self.random
-        event = {"event_id": f"e{len(self.sent)}", "user_id": user, "type": "view", "item_id": "i0", "timestamp": self.time}
+        event = {
+            "event_id": f"e{len(self.sent)}",
+            "user_id": user,
+            "type": "view",
+            "item_id": "i0",
+            "timestamp": self.time,
+        }
         item = {"item_id": "i0", "title": "t"}
         choice = random.randrange(8)
         topic, key, value, schema = Topic.EVENTS, user.encode(), json.dumps(event).encode(), None
@@ -228,7 +235,7 @@ class Author:
         elif choice == 2:
             key, reason = b"somebody-else", "key"
         elif choice == 3:
-            value, reason = json.dumps({**event, "timestamp": self.time + 10 * 86_400}).encode(), "time"
+            value, reason = json.dumps({**event, "timestamp": 4_102_444_800}).encode(), "time"
         elif choice == 4:
             schema, reason = b"7", "version"
         elif choice == 5:
@@ -238,6 +245,4 @@ class Author:
         else:
             topic, value, reason = Topic.USERS, json.dumps({"user_id": user, "profile": POISON}).encode(), "processing"
         partition = self._home(topic, key.decode())
-        self.sent.append(
-            Sent(len(self.sent), topic, partition, self._pass(), key, value, schema=schema, reason=reason)
-        )
+        self.sent.append(Sent(len(self.sent), topic, partition, self._pass(), key, value, schema=schema, reason=reason))

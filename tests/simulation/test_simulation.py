@@ -1,0 +1,30 @@
+"""500 schedules in five parts, and that the simulator tells the same story twice and makes a failing one small."""
+
+import pytest
+
+from tests.simulation.__main__ import tell
+from tests.simulation.planted import BUGS
+from tests.simulation.schedule import run
+from tests.simulation.shrink import shrink
+
+PART = 50
+
+
+@pytest.mark.parametrize("first", range(0, 500, PART))
+def test_the_same_log_leads_to_the_same_state(first):
+    for seed in range(first, first + PART):
+        result = run(seed)
+        assert not result.failures, tell(result, small=True)
+
+
+@pytest.mark.parametrize("seed", [3, 41, 97])
+def test_a_seed_tells_the_same_story_twice(seed):
+    assert run(seed, verbose=True) == run(seed, verbose=True)
+
+
+def test_a_failing_schedule_shrinks_to_a_smaller_one_that_fails():
+    bug = next(bug for bug in BUGS if bug.name == "marker forgotten")
+    failing = next(result for result in (run(seed, bug) for seed in range(100)) if result.failures)
+    smallest = shrink(failing, bug, tries=80)
+    assert smallest.failures
+    assert 0 < len(smallest.story) < len(run(failing.seed, bug, verbose=True).story)
