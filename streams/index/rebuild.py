@@ -52,7 +52,7 @@ async def build_shard(source: Path, target: Path, collection: Collection, dimens
 def main(arguments: list[str]) -> None:
     """The child: SOURCE TARGET COLLECTION DIMENSION."""
     _end_with_parent()
-    os.nice(10)
+    os.nice(5)
     source_path, target_path, collection, dimension = arguments
     source = Shard(Collection(collection), Path(source_path), int(dimension))
     target = Shard(Collection(collection), Path(target_path), int(dimension))
