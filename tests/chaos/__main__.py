@@ -23,9 +23,9 @@ async def strike(names: list[str], *, seed: int, brokers: int, events: int, time
     with tempfile.TemporaryDirectory(prefix="coldstream-chaos-") as name:
         folder = keep or Path(name)
         cluster = ApacheKafka(Path(name) / "cluster", "--brokers", str(brokers))
-        with cluster as kafka:
+        with cluster:
             for scenario in names:
-                context = Context(kafka, cluster, brokers, folder, seed, events, times)
+                context = Context(cluster.servers, cluster, brokers, folder, seed, events, times)
                 begun = time.monotonic()
                 say(f"{scenario}: {(SCENARIOS[scenario].__doc__ or '').strip()}")
                 try:
