@@ -86,6 +86,7 @@ class Pipeline:
         with self._stage(report, "items"):
             report.lost_writes += await self._items.write(item_works, self._parts.texts.encode, guard)
             self._parts.catalogue.put(item_works)
+            await self._parts.catalogue.count(item_works)
         with self._stage(report, "rank"):
             await self._lists.make(user_works)
         with self._stage(report, "signals"):

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from streams.decide.items import ItemOutcome
 from streams.decide.table import Table
 from streams.flow.decoded import RefreshInput
 from streams.flow.items import ItemWork, item_from_point
@@ -81,6 +82,12 @@ class Catalogue:
         self._put([(work.record, work.vector) for work in works])
         for work in works:
             self._absent.pop(work.item_id, None)
+
+    async def count(self, works: Sequence[ItemWork]) -> None:
+        """Give new items what is known of them already: statistics outlive an item, and may precede it."""
+        new = [work.item_id for work in works if ItemOutcome.CREATED in work.outcomes]
+        points = await self._index.read(Collection.STATISTICS, new) if new else []
+        self.columns.absorb([found for point in points if (found := statistics_from_point(point)) is not None])
 
     async def ensure(self, works: Sequence[UserWork]) -> None:
         """Fetch the items that these users' histories and refreshes name and the columns lack."""

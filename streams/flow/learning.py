@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from streams.decide.policy import Policy, is_positive
 from streams.decide.lessons import Lesson, decode_lesson, encode_lesson
+from streams.decide.policy import Policy, is_positive
 from streams.decide.ranker import Learner, Model, decode_learner, encode_learner
 from streams.decide.recommend import lessons_of
 from streams.decide.table import Table

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from zlib import crc32
 
 import msgspec
@@ -104,6 +105,13 @@ class _Memory:
         return any(news)
 
 
+class Counted(Protocol):
+    """What counts along: the worker's columns."""
+
+    def observe(self, signals: Sequence[Signal], /) -> None: ...  # noqa: D102  (see decide.table.Table)
+    def absorb(self, statistics: Sequence[ItemStatistics], /) -> None: ...  # noqa: D102
+
+
 class StatisticsOwner:
     """Folds signals in memory and flushes changed points; a record is done only after the flush that holds it."""
 
@@ -119,22 +127,26 @@ class StatisticsOwner:
         """Whether anything waits for a flush."""
         return bool(self._memory.records)
 
-    async def take(self, batches: Sequence[tuple[Record, SignalBatch]]) -> list[ItemStatistics]:
-        """Fold records; returns the points that changed (for this worker's columns). Nothing is written yet."""
+    async def take(self, batches: Sequence[tuple[Record, SignalBatch]], columns: Counted) -> None:
+        """Fold records, and let this worker's columns count along. Nothing is written yet.
+
+        Columns count signals as they come: replacing an item's counts by its point for each signal costs ten times as
+        much. A point that was just read replaces them, so that nothing is counted twice after a rebalance.
+        """
         memory = self._memory
         named = {signal.item_id for _, batch in batches for _, some in batch.entries for signal in some}
-        await self._load(memory, named)
-        changed: dict[str, ItemStatistics] = {}
+        columns.absorb(await self._load(memory, named))
         for record, batch in batches:
             for offset, signals in batch.entries:
+                news: list[Signal] = []
                 for item_id, some in _by_item(signals).items():
                     held = memory.points[item_id]
                     if held.fold(batch.source, offset, some):
                         held.pending.append((batch.source, offset, some))
                         memory.dirty[item_id] = None
-                        changed[item_id] = held.statistics
+                        news += some
+                columns.observe(news)
             memory.records.append(record)
-        return list(changed.values())
 
     def pass_over(self, records: Sequence[Record]) -> None:
         """Records that say nothing (dead letters): done after the flush of what came before them."""
@@ -169,13 +181,15 @@ class StatisticsOwner:
         """Forget what is unflushed: the next owner reads it again. A flush under way ends with what it has."""
         self._memory = _Memory()
 
-    async def _load(self, memory: _Memory, item_ids: set[str]) -> None:
+    async def _load(self, memory: _Memory, item_ids: set[str]) -> list[ItemStatistics]:
+        """Read the points of these items that aren't held; returns them."""
         missing = sorted(item_ids - memory.points.keys())
-        if missing:
-            for item_id, point in zip(missing, await self._index.read(Collection.STATISTICS, missing), strict=True):
-                memory.points[item_id] = _held(item_id, point)
+        points = await self._index.read(Collection.STATISTICS, missing) if missing else []
+        for item_id, point in zip(missing, points, strict=True):
+            memory.points[item_id] = _held(item_id, point)
         for item_id in item_ids:
             memory.points.move_to_end(item_id)
+        return [memory.points[item_id].statistics for item_id in missing]
 
     def _to_write(self, held: _Held) -> Write:
         item_id = held.statistics.item_id

@@ -77,7 +77,7 @@ class Upkeep:
             except PoisonError as error:
                 dead.append((record, error))
         await self._bury(dead)
-        self._parts.catalogue.columns.absorb(await self._parts.statistics.take(good))
+        await self._parts.statistics.take(good, self._parts.catalogue.columns)
         self._parts.statistics.pass_over([record for record, _ in dead])
 
     async def learn(self, records: Sequence[Record]) -> None:
