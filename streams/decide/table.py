@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from streams.decide.arrivals import Arrivals
 from streams.decide.counts import Counts
 from streams.decide.followers import Followers
+from streams.decide.items import TEXT
 from streams.decide.nearness import Nearness
 from streams.decide.ragged import Rows
 from streams.decide.statistics import ItemStatistics, Signal
@@ -96,7 +97,7 @@ class Table:
         new = [self._row_of(record) for record, _ in items]
         rows = np.array([row for row, _ in new])
         for (record, vector), (row, is_new) in zip(items, new, strict=True):
-            self.records[row] = record
+            old, self.records[row] = None if is_new else self.records[row], record
             self.vectors[row] = vector
             self.log_price[row] = math.log(record.price + 0.01) if record.price is not None else math.nan
             self.live[row] = record.available and not record.deleted
@@ -104,7 +105,8 @@ class Table:
             self.closes[row] = math.inf if record.expires_at is None else record.expires_at
             met = -math.inf if is_new else self.touched[row]
             self.touched[row] = max(met, record.first_seen, self.opens[row])
-            self.category[row] = self.wording.put(row, record)
+            if old is None or any(getattr(old, name) != getattr(record, name) for name in TEXT):
+                self.category[row] = self.wording.put(row, record)
         self.short[rows] = self.project(self.vectors[rows].astype(np.float32))
         self.arrivals.put(rows, np.array([self._arrival(row) for row in rows.tolist()]))
         if len(self) >= max(_FIRST_FIT, self._fitted * _GROWTH):
@@ -158,9 +160,9 @@ class Table:
         """Each of these rows once, in no promised order."""
         places = np.arange(len(rows))
         self._mark[rows] = places
-        return rows[self._mark[rows] == places]
+        return np.asarray(rows[self._mark[rows] == places])
 
-    def recommendable(self, rows: Rows, now: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def recommendable(self, rows: Rows, now: float | NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether items may stand in a list made at `now` (broadcast against rows)."""
         return np.asarray(self.live[rows] & (self.opens[rows] <= now) & (now < self.closes[rows]))
 

@@ -113,15 +113,15 @@ class Catalogue:
             self._absent.clear()
 
     def _put(self, pairs: Sequence[tuple[ItemRecord | None, Vector | None]]) -> None:
-        """Into the columns. A marker needs a row only where the item had one; its vector is nothing."""
+        """Into the columns, where they hold another version. A marker needs a row only where the item had one."""
         nothing = np.zeros(self.columns.dimension, np.float32)
-        self.columns.put(
-            [
-                (record, nothing if vector is None else vector)
-                for record, vector in pairs
-                if record is not None and (not record.deleted or record.item_id in self.columns)
-            ]
-        )
+        news: list[tuple[ItemRecord, Vector]] = []
+        for record, vector in pairs:
+            held = None if record is None else self.columns.item(record.item_id)
+            if record is None or (record.deleted if held is None else held.version == record.version):
+                continue
+            news.append((record, nothing if vector is None else vector))
+        self.columns.put(news)
 
     async def _load_items(self, match: Match | None) -> None:
         cursor: str | None = None
