@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter, deque
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, Protocol
 from zlib import crc32
 
@@ -83,7 +84,7 @@ class Newest:
     def score(self, step: Step) -> Scores:
         """See `Baseline`."""
         seconds = np.where(self._came <= step.at, step.at - self._came, np.inf)
-        return np.asarray(-np.minimum(seconds, 1e12), np.float64)  # type: ignore[return-value]  # seconds need the digits
+        return np.asarray(-np.minimum(seconds, 1e12), np.float64)  # seconds need the digits
 
     def learn(self, group: Group) -> None:
         """See `Baseline`."""
@@ -108,11 +109,11 @@ class Histories:
 
 
 def _fading(count: int) -> Scores:
-    return np.exp2(-np.arange(count, dtype=np.float32) / HALF_LIFE_ITEMS)
+    return np.asarray(np.exp2(-np.arange(count) / HALF_LIFE_ITEMS), np.float32)
 
 
 class Text:
-    """Cosine with the faded mean of what the user took: TF-IDF with bigrams and sublinear tf, or centred dense vectors."""
+    """Cosine with the faded mean of what the user took: by TF-IDF (bigrams, sublinear tf) or centred dense vectors."""
 
     def __init__(self, vectors: NDArray[np.float32] | SparseRows, histories: Histories) -> None:
         self._vectors = vectors
@@ -140,7 +141,7 @@ class SparseRows:
         for row, record in enumerate(stream.items):
             words = _WORDS.findall(text_of(record).lower())
             counts = Counter(word for word in words if word != ".")
-            counts.update(f"{a} {b}" for a, b in zip(words, words[1:], strict=False) if "." not in (a, b))
+            counts.update(f"{a} {b}" for a, b in pairwise(words) if "." not in (a, b))
             for term, count in counts.items():
                 rows.append(row)
                 terms.append(numbers.setdefault(term, len(numbers)))
@@ -191,7 +192,7 @@ class ItemKnn:
             return scores
         share = _fading(len(items)) / np.sqrt(np.maximum(self._taken[items], 1.0))
         if self._dense is not None:
-            scores = share @ self._dense[items]
+            scores = np.asarray(share @ self._dense[items], np.float32)
         else:
             for item, weight in zip(items, share, strict=True):
                 near = self._sparse.get(item)

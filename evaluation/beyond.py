@@ -72,11 +72,11 @@ def _calibration(stream: Stream, tested: Sequence[Tested]) -> float | None:
             names = (stream.items[item].categories[:1] for item in items)
             counts.setdefault(one.step.user_id, Counter()).update(name[0] for name in names if name)
     found = []
-    for user_id, counts in wanted.items():
-        if counts and shown[user_id]:
-            all_wanted, all_shown = sum(counts.values()), sum(shown[user_id].values())
+    for user_id, liked in wanted.items():
+        if liked and shown[user_id]:
+            all_wanted, all_shown = sum(liked.values()), sum(shown[user_id].values())
             divergence = 0.0
-            for name, count in counts.items():
+            for name, count in liked.items():
                 p, q = count / all_wanted, shown[user_id][name] / all_shown
                 divergence += p * math.log(p / ((1 - _CALIBRATION_SHARE) * q + _CALIBRATION_SHARE * p))
             found.append(divergence)
@@ -100,7 +100,7 @@ def _users(stream: Stream, tested: Sequence[Tested]) -> dict[str, dict[str, floa
 
 
 def _items(tested: Sequence[Tested], events: NDArray[np.float64]) -> dict[str, dict[str, float]]:
-    """By popularity of the items (thirds of all events): how often shown, how often wanted, how often hit when wanted."""
+    """By popularity of the items (thirds of all events): how often shown, wanted, and hit when wanted."""
     order = np.argsort(-events, kind="stable")
     third = np.empty(len(events), np.int64)
     third[order] = np.minimum((3 * np.cumsum(events[order]) / max(events.sum(), 1.0)).astype(np.int64), 2)

@@ -90,18 +90,33 @@ def evaluate(
 ) -> Result:  # fmt: skip
     """Replay a data set. Raises `ConfigurationError` for one that can't be read."""
     stream = read(folder, options, None if profiles is None else foreign_profiles(profiles))
+    vectors, words = vectors_of(stream, encoder, item_text, template, progress)
+    return replay(stream, options, vectors, words, progress)
+
+
+def vectors_of(
+    stream: Stream,
+    encoder: ItemEncoder,
+    item_text: Callable[..., str],
+    template: int,
+    progress: Progress = lambda _what, _done, _all: None,
+) -> tuple[NDArray[np.float32], Mapping[str, Vector]]:
+    """(vectors of the items, by position; vectors of what users say of themselves and search for, by text)."""
     texts = [
         item_text(
-            title=one.title, description=one.description, categories=one.categories, attributes=one.attributes,
-            price=one.price, template=template,
+            title=one.title,
+            description=one.description,
+            categories=one.categories,
+            attributes=one.attributes,
+            price=one.price,
+            template=template,
         )
         for one in stream.items
-    ]  # fmt: skip
+    ]
     said = [profile.text for profile in stream.profiles.values()]
     said += [event.interaction.query for group in stream.groups for event in group.events if event.interaction.query]
     vectors = _encode(encoder, [*texts, *said], progress)
-    words: Mapping[str, Vector] = dict(zip(said, vectors[len(texts) :], strict=True))
-    return replay(stream, options, vectors[: len(texts)], words, progress)
+    return vectors[: len(texts)], dict(zip(said, vectors[len(texts) :], strict=True))
 
 
 def replay(

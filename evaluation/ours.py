@@ -1,4 +1,4 @@
-"""Coldstream in a replay: states by `decide.history`, lists by `decide.recommend`, learning by lessons, as a worker does it."""
+"""Coldstream in a replay: states, lists and learning by the same functions that a worker calls."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def read(folder: Path, options: Options, foreign: Mapping[str, str] | None = Non
 
 
 def foreign_profiles(path: Path) -> dict[str, str]:
-    """Profiles of a file of lines {user_id, profile}, or, of a folder that is a data set, the latest titles liked there."""
+    """Profiles of a file of lines {user_id, profile}, or the latest titles liked in a folder that is a data set."""
     if path.is_dir():
         dataset = Dataset(path)
         titles = {str(line["item_id"]): str(line.get("title", "")) for line in dataset.items()}

@@ -29,8 +29,7 @@ def to_html(result: Result) -> str:
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(summary['dataset'])}</title>",
         f"<style>{_STYLE}</style><h1>{escape(summary['dataset'])}</h1>",
-        f"<p>{summary['steps']:,} steps, {summary['events']:,} events, {summary['items']:,} items; {said}; "
-        f"{summary['seconds']:.0f} s. NDCG@10, test then learn.</p>",
+        f"<p>{summary['steps']:,} steps, {summary['events']:,} events, {summary['items']:,} items; {said}.</p>",
         *(_slice(result, name) for name in summary["methods"][OURS]),
     ]
     if "ratings" in summary:
@@ -62,7 +61,8 @@ def _slice(result: Result, name: str) -> str:
         ratio = f"<p><small>{factor:.3f} ± {error:.3f} × {escape(best)} (paired standard error)</small></p>"
     return (
         f"<h2>{escape(name)} <small>{means[OURS]['n']:,.0f} steps</small></h2>"
-        f'<svg width="{_WIDTH + 200}" height="{len(ordered) * _ROW}" role="img" aria-label="NDCG by method">{bars}</svg>{ratio}'
+        f'<svg width="{_WIDTH + 200}" height="{len(ordered) * _ROW}" role="img" aria-label="NDCG@10">{bars}</svg>'
+        f"{ratio}"
     )
 
 

@@ -82,8 +82,8 @@ def command(
 def _print(result: Result) -> None:
     summary = result.summary()
     click.echo(
-        f"{summary['dataset']}: {summary['steps']:,} steps of {summary['events']:,} events, {summary['items']:,} items, "
-        f"{summary['seconds']:.0f} s. NDCG@10 (HR@10):"
+        f"{summary['dataset']}: {summary['steps']:,} steps of {summary['events']:,} events, "
+        f"{summary['items']:,} items, {summary['seconds']:.0f} s. NDCG@10 (HR@10):"
     )
     shown = [name for name in SLICES if name in summary["methods"]["coldstream"]]
     click.echo(" " * 16 + "".join(f"{name:>20}" for name in shown))

@@ -54,7 +54,7 @@ class Arrivals:
     def since(self, at: Times, now: Times) -> Times:
         """How many items came after `at` and up to `now`, 0 for an item that came later; shapes broadcast."""
         came = np.searchsorted(self._times, now, side="right") - np.searchsorted(self._times, at, side="right")
-        return np.maximum(came, 0).astype(np.float64)
+        return np.asarray(np.maximum(came, 0), np.float64)
 
     def _drop(self, rows: Rows) -> None:
         stays = ~np.isin(self._rows, rows)

@@ -31,7 +31,7 @@ _FACETS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """Followers of the histories of a batch: entry e says that `follower[e]` follows interaction `place[e]` of `user[e]`."""
+    """Followers of a batch's histories: entry e says that `follower[e]` follows interaction `place[e]` of `user[e]`."""
 
     user: Rows
     place: Rows
@@ -52,7 +52,7 @@ def following_of(table: Table, tastes: Sequence[Taste]) -> Following:
 
 
 def find(table: Table, tastes: Sequence[Taste], following: Following, policy: Policy) -> list[Rows]:
-    """Candidate rows for each user: distinct, recommendable, neither excluded nor blocked; empty where there are none."""
+    """Candidate rows of each user: distinct, recommendable, neither excluded nor blocked; perhaps none."""
     ends = np.searchsorted(following.user, np.arange(len(tastes) + 1))
     found = []
     for user, taste in enumerate(tastes):
@@ -154,7 +154,7 @@ def _met(table: Table, request: Request) -> Rows:
 
 
 def _allowed(table: Table, rows: Rows, request: Request, policy: Policy) -> Rows:
-    rows = rows[table.recommendable(rows, np.float64(request.now))]
+    rows = rows[table.recommendable(rows, request.now)]
     if request.among is not None:
         rows = rows[request.among[rows]]
     refused = refused_ids(request, policy)

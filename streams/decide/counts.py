@@ -1,7 +1,7 @@
 """How often items are met, by horizon: exponentially forgetting counts that need no work while nothing happens.
 
-A count of half-life d is kept as Σ 2^((t − t₀)/d) over its events; at `now` it is that times 2^(−(now − t₀)/d). When the
-powers grow large, t₀ moves.
+A count of half-life d is kept as Σ 2^((t − t₀)/d) over its events; at `now` it is that times 2^(−(now − t₀)/d).
+When the powers grow large, t₀ moves.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Counts:
 
     def column(self, horizon: int, now: float) -> Floats:
         """One horizon of all items at `now`. Shape [rows]."""
-        return self._scaled[:, horizon] * self._decay(now, 0)[horizon]
+        return np.asarray(self._scaled[:, horizon] * self._decay(now, 0)[horizon])
 
     def sixty(self, rows: Rows, now: float) -> Floats:
         """Positive events of rows of the longest horizon at `now`."""
@@ -133,9 +133,9 @@ class Counts:
         return decay.reshape(moments.shape + (1,) * (axes - moments.ndim) + (len(HORIZONS),))
 
     def _move_zero(self, at: float) -> None:
-        """Keep the powers small. Facet counts in the same units follow by `facet_shift`: only the 60-day zero matters."""
+        """Keep the powers small. The 60-day zero is set once, so that facet counts in its units stay right."""
         far = (at - self._zero) / HORIZONS > _MOST_DOUBLINGS
-        far[SIXTY_DAYS] = False  # 60 days × 200 is 33 years: it moves only once, below
+        far[SIXTY_DAYS] = False  # its powers stay finite for 160 years
         if self._zero[SIXTY_DAYS] == 0.0:
             self._zero[:] = at
         elif far.any():
@@ -146,7 +146,7 @@ class Counts:
 
 
 def _moments(statistics: ItemStatistics) -> tuple[Floats, Floats]:
-    """(time, positive events) of the buckets: hours as far as they go, days before them. A bucket lies at its middle."""
+    """(time, positive events) of the buckets: hours as far as they go, before them days. At a bucket's middle."""
     hours = {(hour + 0.5) * 3600.0: counts[1] for hour, counts in statistics.hours.items()}
     days: dict[int, int] = {day: counts[1] for day, counts in statistics.days.items()}
     for hour, counts in statistics.hours.items():

@@ -29,11 +29,12 @@ FEATURES: Final[dict[str, str]] = {
     **dict.fromkeys(
         ("dense_mean", "dense_brief", "dense_max", "dense_last", "dense_liked", "dense_low", "lexical_mean",
          "lexical_brief", "dense_if_rare", "lexical_if_rare", "dense_if_new_user", "facet_title", "facet_category",
-         "facet_categories", "facet_attributes", "price", "usual_popularity", "repeat", "repeat_count", "repeat_age", "repeat_share",
-         "repeat_gap"), HISTORY_PART),
+         "facet_categories", "facet_attributes", "price", "usual_popularity", "repeat",
+         "repeat_count", "repeat_age", "repeat_share", "repeat_gap"), HISTORY_PART),
     **dict.fromkeys(
         ("follows_text", "follows_root", "follows_log", "mixture", "mixture_brief", "mixture_1", "mixture_2",
-         "mixture_3", "mixture_max", "lift", "information", "information_max", "recent_mixture", "recent_lift", "mixture_if_new_user"),
+         "mixture_3", "mixture_max", "lift", "information", "information_max", "recent_mixture", "recent_lift",
+         "mixture_if_new_user"),
         SIMILAR_USERS_PART),
     **dict.fromkeys(
         ("popular_6h", "popular_1d", "popular_4d", "popular_14d", "popular_60d", "popular_ever", "met_ever",

@@ -40,7 +40,7 @@ def popularity(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
 
 
 def follows(table: Table, batch: Batch, past: Past, following: Following) -> dict[str, Grid]:
-    """What follows what: as cosine, as a mixture smoothed by popularity, as lift and information, and all that lately."""
+    """What follows what: as cosine, as a mixture smoothed by popularity, as lift and information; lately too."""
     grids: dict[str, Grid] = {}
     users, width = batch.rows.shape
     weight, recent = (np.zeros((users, HISTORY, width), np.float32) for _ in range(2))

@@ -59,7 +59,7 @@ def text(table: Table, batch: Batch, past: Past, following: Following) -> dict[s
 
 
 def _matched(pool: Ragged, name: str, weight: str, rows: Rows, past: Past, shares: Sequence[Grid]) -> list[Grid]:
-    """For each of `shares` (weights of interactions), Σ over terms of what the history has of it × what the candidate has."""
+    """For each of `shares` (weights of interactions): Σ over terms of the history's weight × the candidate's."""
     users, width = rows.shape
     there = past.flat()
     owner, flat = pool.gather(past.rows.ravel()[there])

@@ -80,11 +80,11 @@ class Followers:
             self._pool.length[row] = 0
         gone = np.zeros(len(self._pool.length) + 1, np.bool_)
         gone[rows] = True
-        for row in np.flatnonzero(self._pool.length):
-            span = self._pool.span(int(row))
+        for row in np.flatnonzero(self._pool.length).tolist():
+            span = self._pool.span(row)
             stays = ~gone[self._pool["row"][span]]
             if not stays.all():
-                self._keep(int(row), np.flatnonzero(stays))
+                self._keep(row, np.flatnonzero(stays))
 
     def _cut(self, row: int) -> None:
         span = self._pool.span(row)

@@ -1,4 +1,4 @@
-"""The arrays that features are computed in: users of a batch, their past, their candidates, padded to the same length."""
+"""The arrays that features are computed in: users of a batch, their past, their candidates, padded alike."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Matrix = NDArray[np.float32]
 
 
 class Nearness:
-    """For each row the nearest others by dense plus lexical cosine. An item that comes enters the lists it belongs in."""
+    """For each row the nearest others by dense plus lexical cosine. Items that come enter the lists they belong in."""
 
     def __init__(self) -> None:
         self._rows = np.zeros((0, NEAREST), np.int32)

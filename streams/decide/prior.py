@@ -1,7 +1,7 @@
 """The shipped prior: weights learned on other catalogues, and which catalogues those were.
 
-A catalogue is recognised by the CRC32 of its sorted item ids; whoever replays one of them gets the prior that was learned
-without it, so that no set is ever judged by what was learned on it.
+A catalogue is recognised by the CRC32 of its sorted item ids; whoever replays one of them gets the prior that was
+learned without it, so that no set is ever judged by what was learned on it.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Ragged:
         return slice(start, start + int(self.length[row]))
 
     def gather(self, rows: Rows) -> tuple[Rows, Rows]:
-        """(owner, flat) of all entries of these rows: `owner` indexes `rows`, `flat` the columns. Both shape [entries]."""
+        """(owner, flat) of all entries of these rows: `owner` indexes `rows`, `flat` the columns; shape [entries]."""
         lengths = self.length[rows]
         total = int(lengths.sum())
         owner = np.repeat(np.arange(len(rows)), lengths)

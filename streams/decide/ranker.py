@@ -1,9 +1,10 @@
 """The ranker: linear in the features, learned online from lessons, guarded by experts.
 
-A lesson is what a user chose beside what they could have been shown instead. Learning is a softmax over it, by AdaGrad, on
-features scaled by running moments. Users with and without history have weights of their own. The guard: several
-experts (the learned weights, the shipped prior, single features) are judged by where they would have put what was chosen,
-and the weights that serve are their mixture: since all are linear, so is the mixture, and parts of a score stay exact.
+A lesson is what a user chose beside what they could have been shown instead. Learning is a softmax over it, by
+AdaGrad, on features scaled by running moments. Users with and without history have weights of their own. The guard:
+several experts (the learned weights, the shipped prior, single features) are judged by where they would have put what
+was chosen, and the weights that serve are their mixture: since all are linear, so is the mixture, and the parts of a
+score stay exact.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ CLIP: Final = 10.0
 HALF_LIFE_LESSONS: Final = 1000.0
 MOMENTS_LESSONS: Final = 2000.0
 TEMPERATURE: Final = 1.0
+PRIOR_LESSONS: Final = 200
+"""The prior's moments count as so many lessons."""
 SINGLE_EXPERTS: Final = (
     "popular_14d", "popular_1d", "popular_60d", "popular_ever", "mixture", "mixture_brief", "mixture_1", "follows_root",
     "dense_mean", "dense_last", "lexical_mean", "age", "velocity", "recent_mixture", "repeat_count",
@@ -85,7 +88,7 @@ class Learner:
             _array(first.squares, FIRST_SQUARES) if first.squares else np.full_like(self._weights, FIRST_SQUARES)
         )
         self._lessons = list(first.lessons) if state else [0, 0]
-        self._moments = self._lessons[0] + self._lessons[1] + (200 if prior is not None else 0)
+        self._moments = self._lessons[0] + self._lessons[1] + PRIOR_LESSONS
         names = ("learned", "prior", *SINGLE_EXPERTS)
         self._experts = np.zeros((2, len(names), len(NAMES)), np.float32)
         self._experts[:, 1] = _array(prior.weights, 0.0)
@@ -116,7 +119,7 @@ class Learner:
         return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
     def learn(self, lesson: Lesson, offset: int = -1) -> None:
-        """One step. A lesson that is no newer than `offset` says was learned is left out; a frozen learner learns nothing."""
+        """One step. A lesson at an offset that was learned already is left out; a frozen learner learns nothing."""
         if 0 <= offset <= self.offset:
             return
         self.offset = max(self.offset, offset)

@@ -1,8 +1,8 @@
 """What rating a user would give: biases, and what like-minded rows of the history say.
 
-r̂ = μ + b_item + b_user + n(user, item), with b_item = Σ (r − μ) / (n + λ), b_user the same over the user's kept ratings less
-their items' biases (Koren 2008, section 2.1), and n the mean of the remaining errors of the history's items, weighted by
-their likeness to the item and drawn to 0: so an item that nobody has rated borrows from its text.
+r̂ = μ + b_item + b_user + n(user, item), with b_item = Σ (r − μ) / (n + λ), b_user the same over the user's kept
+ratings less their items' biases (Koren 2008, section 2.1), and n the mean of the remaining errors of the history's
+items, weighted by their likeness to the item and drawn to 0: so an item that nobody has rated borrows from its text.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def batch_of(columns: Table, requests: Sequence[Request], policy: Policy) -> Bat
 def lessons_of(
     columns: Table, requests: Sequence[Request], targets: Sequence[Sequence[str]], policy: Policy
 ) -> list[Lesson | None]:
-    """What can be learned from users who chose `targets` in the state of `requests`; None where no target was a candidate."""
+    """What is learned from users who chose `targets` in the state of `requests`; None where none was a candidate."""
     tastes = [taste_of(columns, request, policy) for request in requests]
     following = candidates.following_of(columns, tastes)
     found = candidates.find(columns, tastes, following, policy)

@@ -1,4 +1,4 @@
-"""What a user's state says to ranking: weighted rows of history, wishes, profile; and the one taste vector for the index."""
+"""What a user's state says to ranking: weighted rows of history, wishes, profile; and one vector for the index."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def taste_of(table: Table, request: Request, policy: Policy) -> Taste:
 
 
 def likings(history: Sequence[Interaction], interactions: Sequence[Interaction], policy: Policy) -> NDArray[np.float32]:
-    """How much each interaction speaks for its item, −1 … 1: the type's weight; of a rating relative to the user's mean.
+    """How much each interaction speaks for its item, −1 … 1: the type's weight; a rating's relative to the user's mean.
 
     The mean is drawn towards `liked_from` by two ratings, so that one rating alone says something.
     """

@@ -92,7 +92,7 @@ class Wording:
         return self.terms["term"][span].astype(np.int64), self.terms["weight"][span]
 
     def add_cosines(self, scores: NDArray[np.float32], terms: Rows, weights: NDArray[np.float32]) -> None:
-        """Add each item's cosine with the terms to `scores`, shape [rows], nearly: repeated words count once, common ones not."""
+        """Add each item's cosine with the terms to `scores`, shape [rows]; nearly: common words count nothing."""
         heavy = max(_HEAVY_LEAST, int(_HEAVY_SHARE * self._items))
         light = self._postings.having[terms] <= heavy
         said = np.zeros(0) if not light.any() else weights[light] * self._rarity(terms[light])

@@ -1,10 +1,11 @@
-"""The words and facets of items and queries, as hashed numbers: no vocabulary to keep, no order of arrival that matters."""
+"""The words and facets of items and queries, as hashed numbers: no vocabulary to keep, no order that matters."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from math import log
 from typing import Final
 from zlib import crc32
@@ -29,7 +30,7 @@ def terms_of(text: str) -> Terms:
     """Words and pairs of neighbouring words of a text, weight 1 + ln(count). Distinct ids, ascending."""
     words = [_stem(word) for word in _WORD.findall(text.lower())]
     counts = Counter(words)
-    counts.update(f"{first} {second}" for first, second in zip(words, words[1:], strict=False))
+    counts.update(f"{first} {second}" for first, second in pairwise(words))
     weights: dict[int, float] = {}
     for term, count in counts.most_common(_MOST_TERMS):
         number = crc32(term.encode()) % SPACE

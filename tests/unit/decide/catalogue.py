@@ -18,7 +18,7 @@ KINDS = ("wine", "bread")
 
 def vector_of(item_id: str) -> Vector:
     """Near its kind's axis; the rest is chance, the same in every run."""
-    kind = KINDS.index(item_id.split("-")[0])
+    kind = KINDS.index(item_id.partition("-")[0])
     vector = np.random.default_rng(sum(map(ord, item_id))).normal(0, 0.1, DIMENSION).astype(np.float32)
     vector[kind] += 1.0
     return vector / np.float32(np.linalg.norm(vector))

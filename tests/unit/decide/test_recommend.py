@@ -121,7 +121,8 @@ def test_at_most_half_of_a_list_is_of_one_category() -> None:
 @pytest.mark.parametrize(
     ("state", "texts", "query", "strategy", "kind"),
     [
-        (UserState("p", profile=Profile("good bread")), {"good bread": vector_of("bread-0")}, None, Strategy.PROFILE, "bread"),
+        (UserState("p", profile=Profile("good bread")), {"good bread": vector_of("bread-0")},
+         None, Strategy.PROFILE, "bread"),
         (UserState("q"), {"red": vector_of("wine-0")}, "red", Strategy.SESSION, "wine"),
         (UserState("s", history=(interaction(None, kind=EventType.SEARCH, query="red"),)), {"red": vector_of("wine-0")},
          None, Strategy.SESSION, "wine"),

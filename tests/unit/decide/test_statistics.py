@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from streams.decide.statistics import (
-    DAYS_KEPT, FOLLOWERS_KEPT, FOLLOWERS_MOST, HOURS_KEPT, PAIR_UNIT, ItemStatistics, Signal, fold, signals_of,
+    DAYS_KEPT,
+    FOLLOWERS_KEPT,
+    FOLLOWERS_MOST,
+    HOURS_KEPT,
+    PAIR_UNIT,
+    ItemStatistics,
+    Signal,
+    fold,
+    signals_of,
 )  # fmt: skip
 from streams.decide.table import Table
 from streams.values import EventType

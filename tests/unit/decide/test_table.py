@@ -26,7 +26,7 @@ def test_putting_an_item_again_replaces_it() -> None:
     table.put([(record("wine-3", available=False), vector_of("wine-3"))])
     assert len(table) == 40
     row = np.array([table.rows["wine-3"]])
-    assert not table.recommendable(row, np.float64(NOW)).any()
+    assert not table.recommendable(row, NOW).any()
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_what_may_stand_in_a_list_is_what_the_record_says(changes: dict[str, obj
     table = Table(DIMENSION)
     one = record("wine-3", **changes)
     table.put([(one, vector_of("wine-3"))])
-    assert table.recommendable(np.array([0]), np.float64(NOW)).tolist() == [expected] == [one.recommendable(NOW)]
+    assert table.recommendable(np.array([0]), NOW).tolist() == [expected] == [one.recommendable(NOW)]
 
 
 def test_the_nearest_are_of_the_same_kind_also_for_items_that_come_later() -> None:

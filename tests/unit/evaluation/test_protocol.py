@@ -28,7 +28,10 @@ def event(user: str, item: str | None, at: Any, kind: str = "click", **more: Any
 ITEMS = [{"item_id": name, "title": name} for name in "abcde"]
 
 
-def steps_of(folder: Path, options: Options = Options(cut=0.0)) -> list[tuple[Step, bool]]:
+ALL = Options(cut=0.0)
+
+
+def steps_of(folder: Path, options: Options = ALL) -> list[tuple[Step, bool]]:
     stream = read(folder, options)
     past, found = Past(), []
     for group in stream.groups:
