@@ -20,7 +20,7 @@ from encoder import EncoderError, open_bundle
 from streams.decide.history import Bounds
 from streams.decide.policy import Policy
 from streams.decide.table import Table
-from streams.errors import ConfigurationError, FatalError
+from streams.errors import ConfigurationError, FatalError, RetryableError
 from streams.flow.ask import Reader
 from streams.flow.budget import Budget
 from streams.flow.buffer import Buffer
@@ -196,9 +196,9 @@ class App:
                 worker.upkeep.erased_at = None
                 try:
                     await index.purge()
-                except BaseException:
+                except RetryableError as error:
+                    log.warning("the index could not be purged, it is tried again: %s", error)
                     worker.upkeep.erased_at = erased_at
-                    raise
 
     async def _gauge(self, worker: Worker, buffer: Buffer, consumer: KafkaConsumer, columns: Table) -> None:
         batches, progressed = worker.batches, time.monotonic()
