@@ -136,17 +136,18 @@ class StatisticsOwner:
         memory = self._memory
         named = {signal.item_id for _, batch in batches for _, some in batch.entries for signal in some}
         columns.absorb(await self._load(memory, named))
+        news: dict[tuple[int, int], list[Signal]] = {}  # by event: its signals come in a record of each partition
         for record, batch in batches:
             for offset, signals in batch.entries:
-                news: list[Signal] = []
                 for item_id, some in _by_item(signals).items():
                     held = memory.points[item_id]
                     if held.fold(batch.source, offset, some):
                         held.pending.append((batch.source, offset, some))
                         memory.dirty[item_id] = None
-                        news += some
-                columns.observe(news)
+                        news.setdefault((batch.source, offset), []).extend(some)
             memory.records.append(record)
+        for signals_of_event in news.values():
+            columns.observe(signals_of_event)
 
     def pass_over(self, records: Sequence[Record]) -> None:
         """Records that say nothing (dead letters): done after the flush of what came before them."""
