@@ -1,0 +1,67 @@
+"""Each bad record is applied or becomes a dead letter with its bytes and a reason; the worker and the good ones go on."""
+
+import json
+from random import Random
+
+import pytest
+
+from streams.errors import REASONS
+from streams.ports import Collection
+from streams.values import Record, Topic
+from tests.simulation import fuzz
+from tests.support.service import Service, named
+
+RECORDS = 400
+BATCH = 40
+
+
+def good(number, offset):
+    """An event that must be applied, whatever stands beside it."""
+    user = f"good{number % 5}"
+    body = {"event_id": f"good-{number}", "user_id": user, "type": "view", "item_id": "i1", "timestamp": fuzz.NOW}
+    return Record(Topic.EVENTS, 1, offset, fuzz.NOW + 1.0, user.encode(), json.dumps(body).encode())
+
+
+async def run(topic, seed, records):
+    random = Random(seed)
+    service = await Service(fan_out=0).open()
+    done, offset = [], 0
+    for start in range(0, records, BATCH):
+        batch = [fuzz.record(random, topic, 0, start + place) for place in range(BATCH)]
+        offset += 1
+        batch.insert(random.randrange(len(batch)), good(start // BATCH, offset))
+        await service.feed(*batch)
+        done += batch
+    return service, done
+
+
+@pytest.mark.parametrize("topic", fuzz.GOOD)
+@pytest.mark.parametrize("seed", range(2))
+async def test_bad_records_are_applied_or_buried(topic, seed):
+    service, done = await run(topic, seed, RECORDS)
+    acknowledged = sorted((one.partition, one.offset) for one in service.ownership.done)
+    assert acknowledged == sorted((one.partition, one.offset) for one in done)
+    letters = [message for message in service.publisher.sent if message.topic is Topic.DEAD_LETTERS]
+    assert len(letters) > RECORDS / 10
+    sources = {(one.partition, one.offset): one for one in done}
+    for letter in letters:
+        headers = {name: value.decode("utf-8", "replace") for name, value in letter.headers}
+        source = sources[int(headers["partition"]), int(headers["offset"])]
+        assert (letter.key, letter.value) == (source.key, source.value)
+        assert headers["reason"] in REASONS and headers["error"]
+        assert headers["reason"] != "processing", headers["error"]
+        assert source.partition == 0, "a good record was buried"
+    assert {f"good-{number}" for number in range(RECORDS // BATCH)} <= named(service.lists())
+    assert sum(report.records.total() for report in service.reports) == len(done)
+
+
+async def test_what_was_buried_is_applied_once_it_is_mended():
+    service = await Service(fan_out=0).open()
+    body = {"event_id": "e1", "user_id": "u1", "type": "stare", "item_id": "i1", "timestamp": fuzz.NOW}
+    bad = Record(Topic.EVENTS, 0, 0, fuzz.NOW, b"u1", json.dumps(body).encode())
+    (letter,) = await service.feed(bad)
+    mended = (letter.value or b"").replace(b"stare", b"view")
+    await service.feed(Record(Topic.EVENTS, 0, 1, fuzz.NOW + 5, letter.key, mended, letter.headers))
+    assert [one.item_id for one in (await service.state("u1")).history] == ["i1"]
+    assert "e1" in named(service.lists())
+    assert await service.index.count(Collection.USERS) == 1
