@@ -103,14 +103,15 @@ class Reader:
 
     def _nearest(self, vector: Vector, limit: int, without: str | None = None) -> list[Neighbour]:
         columns = self._catalogue.columns
-        scores = columns.short @ columns.project(vector[None])[0]
+        rows = np.fromiter(columns.rows.values(), np.int64, len(columns.rows))
+        scores = columns.short[rows] @ columns.project(vector[None])[0]
         now = self._clock.now()
         best: list[Neighbour] = []
-        for row in np.argsort(-scores, kind="stable").tolist():
-            record = columns.records[row]
+        for place in np.argsort(-scores, kind="stable").tolist():
+            record = columns.records[rows[place]]
             if record is None or record.item_id == without or not record.recommendable(now):
                 continue
-            best.append(Neighbour(record, float(scores[row])))
+            best.append(Neighbour(record, float(scores[place])))
             if len(best) == limit:
                 break
         return best
