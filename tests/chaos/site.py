@@ -108,7 +108,8 @@ class Site:
         self.kafka = kafka
         self.index = index or f"edge:{folder / 'index'}"
         self._others = {
-            "topic_prefix": prefix, "session_timeout_seconds": "6", "record_bytes": "2048", "log_level": "INFO", **others
+            "topic_prefix": prefix, "session_timeout_seconds": "6", "record_bytes": "2048", "log_level": "INFO",
+            "fan_out_users": "5", **others
         }  # fmt: skip
         self.settings = Settings(kafka=kafka, topic_prefix=prefix, index=self.index, group=others.get("group", "coldstream"))
         self.lives: list[Life] = []
