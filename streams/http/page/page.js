@@ -133,7 +133,7 @@ function showList(list, milliseconds) {
   });
   at("list").replaceChildren(...places);
   state.shown = list.items.map((item) => item.item_id);
-  const cause = list.trigger.kind === "request" ? "as it would be now" : `after the ${list.trigger.kind} ${list.trigger.id}`;
+  const cause = list.trigger.kind === "request" ? "as it would be now" : `after the ${list.trigger.kind} at ${list.generated_at.slice(11, 19)}`;
   at("list-note").textContent = `${list.strategy}, ${cause}${milliseconds === null ? "" : `, in ${milliseconds.toFixed(0)} ms`}`;
   if (list.trigger.kind !== "request") showStory(list.user_id).catch(() => undefined);
 }
