@@ -66,16 +66,19 @@ class Catalogue:
         await self._load_items(None)
         await self._load_statistics(None)
 
-    async def reload(self) -> bool:
-        """What other workers changed, if a look is due; whether there was one."""
+    async def reload(self) -> list[str]:
+        """What other workers changed, if a look is due; returns the items that they withdrew.
+
+        A look that fails is made up for by the next one.
+        """
         now = self._clock.now()
         if not self._index.shared or now - self._looked_at < self._reload_seconds:
-            return False
+            return []
         since = Match(at_least={"updated_ms": int((self._looked_at - OVERLAP_SECONDS) * 1000)})
-        self._looked_at = now
-        await self._load_items(since)
+        withdrawn = await self._load_items(since)
         await self._load_statistics(since)
-        return True
+        self._looked_at = now
+        return withdrawn
 
     def put(self, works: Sequence[ItemWork]) -> None:
         """Items as this worker has just written them (or found them newer)."""
@@ -112,26 +115,34 @@ class Catalogue:
         if len(self._absent) > 100 * PAGE:
             self._absent.clear()
 
-    def _put(self, pairs: Sequence[tuple[ItemRecord | None, Vector | None]]) -> None:
-        """Into the columns, where they hold another version. A marker needs a row only where the item had one."""
+    def _put(self, pairs: Sequence[tuple[ItemRecord | None, Vector | None]]) -> list[str]:
+        """Into the columns, where they hold another version. A marker needs a row only where the item had one.
+
+        Returns the items that were available before and are not any more.
+        """
         nothing = np.zeros(self.columns.dimension, np.float32)
         news: list[tuple[ItemRecord, Vector]] = []
+        withdrawn: list[str] = []
         for record, vector in pairs:
             held = None if record is None else self.columns.item(record.item_id)
             if record is None or (record.deleted if held is None else held.version == record.version):
                 continue
             news.append((record, nothing if vector is None else vector))
+            if held is not None and _is_live(held) and not _is_live(record):
+                withdrawn.append(record.item_id)
         self.columns.put(news)
+        return withdrawn
 
-    async def _load_items(self, match: Match | None) -> None:
+    async def _load_items(self, match: Match | None) -> list[str]:
         cursor: str | None = None
+        withdrawn: list[str] = []
         while True:
             page = await self._page(Collection.ITEMS, cursor, match, vectors=True)
             pairs = [(item_from_point(point), point.vector) for point in page.points]
-            self._put(pairs)
+            withdrawn += self._put(pairs)
             cursor = page.cursor
             if cursor is None:
-                return
+                return withdrawn
 
     async def _load_statistics(self, match: Match | None) -> None:
         cursor: str | None = None
@@ -145,3 +156,7 @@ class Catalogue:
 
     async def _page(self, collection: Collection, cursor: str | None, match: Match | None, *, vectors: bool) -> Page:
         return await self._index.scan(collection, cursor=cursor, limit=PAGE, match=match, vectors=vectors)
+
+
+def _is_live(record: ItemRecord) -> bool:
+    return record.available and not record.deleted

@@ -38,6 +38,8 @@ class Upkeep:
         self._flushed_at = setting.world.clock.monotonic()
         self._ticked_at = setting.world.clock.now()
         self._repeats: list[tuple[float, str]] = []
+        self._withdrawn: list[str] = []
+        """Items that other workers withdrew, whose users are still to be looked for."""
         self.erased_at: float | None = None
         """Wall-clock time of the oldest erasure whose bytes may still lie in the index's files; reset by who purges."""
 
@@ -61,7 +63,7 @@ class Upkeep:
         if stopping or clock.monotonic() - self._flushed_at >= self._limits.flush_seconds:
             yield self.finish if stopping else self._flush
             self._flushed_at = clock.monotonic()
-        yield self._parts.catalogue.reload
+        yield self._reload
         yield lambda: self._turn(owned)
         yield self._repeat_tombstones
 
@@ -101,6 +103,17 @@ class Upkeep:
         done = await self._parts.learning.publish(self._world.publisher, now=now)
         if done:
             self._world.ownership.acknowledge(done)
+
+    async def _reload(self) -> None:
+        """What others changed. Who withdrew an item has refreshed the lists that held it; those that were made since,
+        by workers that did not know yet, are refreshed by them.
+        """
+        self._withdrawn += await self._parts.catalogue.reload()
+        if self._withdrawn:
+            messages, _ = await self._parts.fan_out.withdrawn(self._withdrawn, self._world.clock.now())
+            if messages:
+                await self._world.publisher.send(messages)
+            self._withdrawn.clear()
 
     async def _turn(self, owned: Mapping[str, frozenset[int]]) -> None:
         """Items of ours whose time has come or gone since the last look, then what waits for the budget."""
