@@ -24,9 +24,7 @@ Examples:  coldstream distill --items catalogue.jsonl --out var/my-encoder --min
 @click.option(
     "--out", required=True, metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="The bundle."
 )
-@click.option(
-    "--teacher", metavar="NAME|DIR", help="The encoder to learn from; else the shipped student's own."
-)
+@click.option("--teacher", metavar="NAME|DIR", help="The encoder to learn from; else the shipped student's own.")
 @click.option("--minutes", type=click.FloatRange(min=0.1), help="Train at most so long.")
 @click.option("--from-teacher", is_flag=True, help="Begin with the teacher's layers instead of the shipped student.")
 @click.option("--seed", default=7, show_default=True, type=int)

@@ -58,14 +58,15 @@ class WorkerService:
         """What is known of a user."""
         state = await self._reader.state(user_id)
         if state is None or state.is_marker:
-            return Story(user_id, False, "", (), ())
+            return Story(user_id, known=False, profile="", history=(), taste=())
         history = []
         for one in reversed(state.history):
             record = await self._reader.item(one.item_id) if one.item_id is not None else None
             title = record.title if record else None
             history.append(Interacted(to_rfc3339(one.at), one.type.value, one.item_id, title, one.query, one.value))
         taste = _similar(await self._reader.taste(state, TASTE_ITEMS), None)
-        return Story(user_id, True, state.profile.text if state.profile else "", tuple(history), taste)
+        profile = state.profile.text if state.profile else ""
+        return Story(user_id, known=True, profile=profile, history=tuple(history), taste=taste)
 
     async def publish(self, value: Item | Event) -> None:
         """Send to the topic of that type as its producer would."""
