@@ -1,5 +1,6 @@
 """python -m tests.chaos: real workers on Apache Kafka, struck from a seed. One JSON line on stdout: the verdict."""
 
+# ruff: noqa: T201 the verdict is printed
 from __future__ import annotations
 
 import argparse
@@ -16,7 +17,9 @@ from tests.chaos.site import say
 from tests.support.kafka import ApacheKafka
 
 
-async def strike(names: list[str], *, seed: int, brokers: int, events: int, times: int, keep: Path | None) -> dict[str, object]:
+async def strike(
+    names: list[str], *, seed: int, brokers: int, events: int, times: int, keep: Path | None
+) -> dict[str, object]:
     """Run scenarios one after the other on a fresh cluster; returns the verdict."""
     verdict: dict[str, object] = {"seed": seed, "brokers": brokers, "events": events, "times": times}
     scenarios: dict[str, object] = {}
@@ -30,7 +33,7 @@ async def strike(names: list[str], *, seed: int, brokers: int, events: int, time
                 say(f"{scenario}: {(SCENARIOS[scenario].__doc__ or '').strip()}")
                 try:
                     wrong = await SCENARIOS[scenario](context)
-                except Exception as error:  # a scenario that can't be finished has failed; the others are still tried
+                except Exception as error:  # noqa: BLE001  # a scenario that can't be finished has failed; the others are still tried
                     traceback.print_exc()
                     wrong = [f"{type(error).__name__}: {error}"]
                 for one in wrong[:10]:

@@ -137,7 +137,7 @@ async def terminate(context: Context) -> list[str]:
 
 async def sleep(context: Context) -> list[str]:
     """SIGSTOP for longer than the session timeout, two workers on one index: what the zombie writes must lose."""
-    async with _shared_index() as (_, address):
+    async with SharedIndex() as (_, address):
         script = context.script(wild=True)
         site = context.site("sleep", index=address)
         try:
@@ -173,7 +173,7 @@ async def rebalance(context: Context) -> list[str]:
     """1 → 3 → 1 workers on one index, with and without static membership, some of them killed."""
     wrong: list[str] = []
     for static in (True, False):
-        async with _shared_index() as (_, address):
+        async with SharedIndex() as (_, address):
             script = context.script(wild=True)
             site = context.site(f"rebalance{int(static)}", index=address)
             names = ["w0", "w1", "w2"] if static else ["", "", ""]
@@ -233,7 +233,7 @@ async def brokers(context: Context) -> list[str]:
 
 async def index_away(context: Context) -> list[str]:
     """The index is slow, fails, refuses for a full disk, and is away for a while: held, not lost."""
-    async with _shared_index() as (front, address):
+    async with SharedIndex() as (front, address):
         script = context.script(wild=True)
         site = context.site("index", index=address)
         wrong: list[str] = []
@@ -293,7 +293,7 @@ async def again(context: Context) -> list[str]:
 
 async def twins(context: Context) -> list[str]:
     """Two workers with one instance id: one of them ends, and says why."""
-    async with _shared_index() as (_, address):
+    async with SharedIndex() as (_, address):
         site = context.site("twins", index=address)
         try:
             await site.create()
@@ -301,7 +301,7 @@ async def twins(context: Context) -> list[str]:
             await lives[0].ready()
             lives.append(site.start("w0"))
             deadline = time.monotonic() + 60.0
-            while all(life.process.poll() is None for life in lives) and time.monotonic() < deadline:
+            while all(one.process.poll() is None for one in lives) and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.5)
             ended = [life for life in lives if life.process.poll() is not None]
             if not ended:
@@ -330,7 +330,7 @@ def _with_group(site: Site, group: str) -> Any:
     return msgspec.structs.replace(site.settings, group=group)
 
 
-class _shared_index:
+class SharedIndex:
     """An index that several workers share: the front over the exact index."""
 
     async def __aenter__(self) -> tuple[Front, str]:

@@ -53,7 +53,7 @@ _LIST: Final = msgspec.json.Decoder(Recommendation)
 
 def say(text: str) -> None:
     """Progress, on stderr."""
-    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')}  {text}\n")
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class Life:
         """SIGTERM; returns its exit status (-9: it did not obey)."""
         self.signal(signal.SIGTERM)
         deadline = time.monotonic() + seconds
-        while self.process.poll() is None and time.monotonic() < deadline:
+        while self.process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 a process has no event
             await asyncio.sleep(0.05)
         if self.process.poll() is None:
             self.kill()
@@ -111,7 +111,9 @@ class Site:
             "topic_prefix": prefix, "session_timeout_seconds": "6", "record_bytes": "2048", "log_level": "INFO",
             "fan_out_users": "5", **others
         }  # fmt: skip
-        self.settings = Settings(kafka=kafka, topic_prefix=prefix, index=self.index, group=others.get("group", "coldstream"))
+        self.settings = Settings(
+            kafka=kafka, topic_prefix=prefix, index=self.index, group=others.get("group", "coldstream")
+        )
         self.lives: list[Life] = []
         self.partitions = 4
 
@@ -270,7 +272,9 @@ class Site:
             if dead.get(source) != expected.dead.get(source)
             and not (source not in dead and source in expected.superseded)
         ]
-        wrong += await self._judge_lists(expected.named, {user: want.marker for user, want in expected.users.items()}, points)
+        wrong += await self._judge_lists(
+            expected.named, {user: want.marker for user, want in expected.users.items()}, points
+        )
         return wrong, points
 
     async def _judge_lists(
@@ -300,9 +304,13 @@ class Site:
             if version != greatest.get(user, 0):
                 wrong.append(f"the last list of {user} is version {version}, {greatest[user]} was sent")
             if marker != (value is None) and (marker or user in last):
-                wrong.append(f"the last list of {user}, {'a marker' if marker else 'who lives'}, is of version {version}")
+                wrong.append(
+                    f"the last list of {user}, {'a marker' if marker else 'who lives'}, is of version {version}"
+                )
             if value is not None and version == state.version:
-                barred = {one.item_id for one in state.exclusions} | set(state.profile.blocked_items if state.profile else ())
+                barred = {one.item_id for one in state.exclusions} | set(
+                    state.profile.blocked_items if state.profile else ()
+                )
                 shown_barred = barred & {place.item_id for place in value.items}
                 if shown_barred:
                     wrong.append(f"the last list of {user} holds what is excluded: {shown_barred}")
@@ -310,7 +318,7 @@ class Site:
 
 
 def essence(points: dict[Collection, dict[str, Point]]) -> dict[str, Any]:
-    """What must be the same after any run of one log: everything but versions, write ids, times of arrival and lists."""
+    """What must be the same after any run of one log: all but versions, write ids, times of arrival, lists."""
     dropped = {"version", "write_id", "list_ids", "first_seen"}
     return {
         f"{collection.value}/{key}": _strip(json.loads(point.body), dropped)

@@ -1,5 +1,6 @@
-"""python -m tests.simulation --seeds N: run schedules, then see that planted bugs are found. One JSON line on stdout."""
+"""python -m tests.simulation --seeds N: run schedules, then see that planted bugs are found. Prints one JSON line."""
 
+# ruff: noqa: T201 the result is printed
 from __future__ import annotations
 
 import argparse

@@ -28,7 +28,7 @@ class Broker:
 
     def __init__(self, partitions: int, signals: int, script: Sequence[Sent]) -> None:
         self.partitions: dict[Topic, int] = dict.fromkeys(Topic, 1)
-        self.partitions |= {topic: partitions for topic in (Topic.USERS, Topic.EVENTS, Topic.REFRESHES, Topic.ITEMS)}
+        self.partitions |= dict.fromkeys((Topic.USERS, Topic.EVENTS, Topic.REFRESHES, Topic.ITEMS), partitions)
         self.partitions[Topic.SIGNALS] = signals
         self.logs: dict[Place, list[Record]] = {
             (topic, number): [] for topic, count in self.partitions.items() for number in range(count)
@@ -72,7 +72,7 @@ class Broker:
 
 
 class Group:
-    """The consumer group: eager rebalances, with all numbers dealt out anew; a static member is replaced in its place."""
+    """The consumer group: eager rebalances that deal all numbers out anew; a static member is replaced in its place."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
@@ -122,7 +122,7 @@ class Group:
             self.assignment = {name: frozenset(some) for name, some in dealt.items()}
 
     def commit(self, member: Member, place: Place, offset: int, *, forged: bool = False) -> bool:
-        """Whether the broker took a commit. `forged`: of a zombie that static membership does not tell from its successor."""
+        """Whether the broker took a commit. `forged`: a zombie's, which static membership takes for its successor's."""
         known = member in self.members and member.generation == self.generation and not self.moving
         if (known and place[1] in self.assignment.get(member.name, ())) or forged:
             self.broker.committed[place] = offset

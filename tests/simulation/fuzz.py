@@ -13,7 +13,8 @@ NOW: Final = 1_700_000_000.0
 GOOD: Final[dict[Topic, dict[str, Any]]] = {
     Topic.ITEMS: {
         "item_id": "i1", "title": "a title", "description": "more", "categories": ["a", "b"], "price": 3.5,
-        "attributes": {"year": 1999, "tags": ["x"]}, "available": True, "published_at": NOW - 9.0, "expires_at": NOW + 9e5,
+        "attributes": {"year": 1999, "tags": ["x"]}, "available": True, "published_at": NOW - 9.0,
+        "expires_at": NOW + 9e5,
     },
     Topic.USERS: {
         "user_id": "u1", "profile": "likes x", "interests": ["y"], "attributes": {}, "blocked_items": ["i9"],
@@ -36,9 +37,11 @@ def strange(random: Random) -> Any:
     """A value that nobody expects, where JSON can say it."""
     return random.choice(
         (
-            None, True, -1, 0, 1, 2**63, 2**70, -(2**63), 1e308, -1e308, 1e-320, 0.1 + 0.2, "", " ", "\x00", "\u202e", "a" * 513,
+            None, True, -1, 0, 1, 2**63, 2**70, -(2**63), 1e308, -1e308, 1e-320, 0.1 + 0.2, "", " ", "\x00", "\u202e",
+            "a" * 513,
             "é" * 300, "x" * 1_000_000, "\ud7ff\U0001f600", [], [[]], [None], {}, {"a": {"b": {"c": [1, {}]}}},
-            "2100-01-01T00:00:00Z", "0001-01-01T00:00:00", "9999-12-31T23:59:59-23:59", "2023-13-01T00:00:00Z", NOW * 1000,
+            "2100-01-01T00:00:00Z", "0001-01-01T00:00:00", "9999-12-31T23:59:59-23:59", "2023-13-01T00:00:00Z",
+            NOW * 1000,
             253_402_300_800, -5.0, math.pi, "purchase", "search", ["x"] * 3_000, _nested(random.choice((3, 20, 300))),
         )
     )  # fmt: skip

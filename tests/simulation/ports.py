@@ -1,6 +1,6 @@
 """The ports of a simulated worker process. Every await is a `Stop`: a point where the scheduler decides what happens.
 
-A coroutine that stops hands the scheduler a `Stop`; it is resumed (perhaps with an order), made to raise, left lying for
+A coroutine that stops hands the scheduler a `Stop`; it is resumed, made to raise, left lying for
 a while (SIGSTOP) or never resumed (kill -9).
 """
 
@@ -83,7 +83,7 @@ class SimClock:
         self._time = time
         self.skew_seconds = skew_seconds
         self.slept_seconds = 0.0
-        """What a sleep lasted beyond what passed for the others: an expelled process has slept for a session at least."""
+        """What a sleep lasted beyond what passed for the others: who is expelled slept for a session at least."""
 
     def now(self) -> float:
         return self._time.now + self.skew_seconds
@@ -192,7 +192,7 @@ class SimPublisher:
 
 
 class SimOwnership:
-    """The port Ownership over what the process's consumer knows: like the Kafka adapter, tolerant of what was revoked."""
+    """The port Ownership over what the process's consumer knows; like the Kafka adapter it ignores what was revoked."""
 
     def __init__(self) -> None:
         self.noticed = False

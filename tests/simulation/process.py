@@ -141,21 +141,16 @@ class Process:
                 await pause("sleep")
         while True:
             await pause("poll")
-            if self._group.moving or self.expelled or self.generation != self._group.generation:
-                if self.ownership.noticed or not self._is_zombie:
-                    self._move()
-                    continue
+            moved = self._group.moving or self.expelled or self.generation != self._group.generation
+            if moved and (self.ownership.noticed or not self.expelled):  # a zombie goes on until it notices
+                self._move()
+                continue
             self._fetch()
             taken = self.buffer.take(self._knobs.batch_size, 0.25)
             self.in_hand = bool(taken)
             await self.worker.step(taken)
             await self.worker.maintain()
             self.in_hand = False
-
-    @property
-    def _is_zombie(self) -> bool:
-        """Whether it lost its partitions and may not know it."""
-        return self.expelled
 
     def end(self) -> None:
         """kill -9: nothing runs any more."""

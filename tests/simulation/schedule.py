@@ -101,7 +101,7 @@ class Result:
     story: list[str] = field(default_factory=list)
 
 
-class Defect(Exception):
+class DefectError(Exception):
     """The schedule can't go on: that is a failure too."""
 
 
@@ -177,7 +177,7 @@ class Schedule:
                 self.broker.script.extend(self._author.probe())
                 self._settle()
                 failures = self._compare() + self._check_probes()
-        except Defect as defect:
+        except DefectError as defect:
             return [str(defect)]
         return failures
 
@@ -195,7 +195,7 @@ class Schedule:
                 self.time.now += PATIENCE_SECONDS
             elif all(process.round_begun_at > quiet_since for process in self.processes):
                 return
-        raise Defect(f"no end: {self.broker.lag} records are not committed, script {len(self.broker.script)}")
+        raise DefectError(f"no end: {self.broker.lag} records are not committed, script {len(self.broker.script)}")
 
     def _is_done(self) -> bool:
         return (
@@ -252,11 +252,11 @@ class Schedule:
         try:
             process.stop = process.coroutine.throw(error) if error else process.coroutine.send(None)
         except StopIteration:
-            raise Defect(f"{process.name} ended by itself") from None
+            raise DefectError(f"{process.name} ended by itself") from None
         except ColdstreamError as failure:
-            raise Defect(f"{process.name} ended: {type(failure).__name__}: {failure}") from failure
+            raise DefectError(f"{process.name} ended: {type(failure).__name__}: {failure}") from failure
         except Exception as failure:
-            raise Defect(f"{process.name} crashed: {type(failure).__name__}: {failure}") from failure
+            raise DefectError(f"{process.name} crashed: {type(failure).__name__}: {failure}") from failure
         if self._verbose and process.stop.kind not in {"poll", "sleep"}:
             self._tell(f"{process.name}: {process.stop.kind} {process.stop.about}")
 
@@ -280,7 +280,7 @@ class Schedule:
             ),
             (weather.slow, lambda: self._dawdle(how)),
             (weather.jump, lambda: self._jump(process, how)),
-            (weather.reset, lambda: self._start_over()),
+            (weather.reset, self._start_over),
         ]
         for chance, happen in chances:
             if what < chance:
@@ -553,7 +553,7 @@ class Schedule:
                 )
             elif value is not None and self.quick and final is not None and value.ranker != digest(final):
                 wrong.append(
-                    f"the last list of {user} (version {version}) was made of another state than version {final.version}"
+                    f"the last list of {user} (version {version}) was made of another state than {final.version}"
                 )
         return wrong
 
