@@ -223,4 +223,3 @@ ALERTS: Final = (
         _one('coldstream_abandoned_batches_total{why="age"}', "0x20", "10m"),
     ),
 )  # fmt: skip
-

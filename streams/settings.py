@@ -76,7 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     event_ids_size: Annotated[int, _doc("Recent event ids kept for each user: the horizon of duplicates", ge=1)] = 64
     exclusions_size: Annotated[int, _doc("Exclusions kept for each user", ge=1)] = 10_000
     event_weights: Annotated[
-        dict[str, float], _doc("Signed weight of each event type in a taste; a rating's is scaled by its distance from the user's mean")
+        dict[str, float],
+        _doc("Signed weight of each event type in a taste; a rating's is scaled by its distance from the user's mean"),
     ] = msgspec.field(default_factory=lambda: {
         "view": 0.3, "click": 0.5, "like": 1.0, "dislike": -1.0, "cart": 0.8, "purchase": 1.0,
         "rating": 1.0, "skip": -0.2, "search": 0.7,
@@ -86,7 +87,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         _doc(
             "For how long an event of a type keeps its item out of its user's lists; -1: for good, absent: not at all"
         ),
-    ] = msgspec.field(default_factory=lambda: {"purchase": -1.0, "dislike": -1.0, "rating": -1.0, "view": 3600.0, "click": 3600.0})
+    ] = msgspec.field(
+        default_factory=lambda: {"purchase": -1.0, "dislike": -1.0, "rating": -1.0, "view": 3600.0, "click": 3600.0}
+    )
     half_life_seconds: Annotated[float, _doc("An interaction's weight halves in this time", gt=0)] = 30 * 86_400.0
     half_life_events: Annotated[float, _doc("… and with each so many newer interactions", gt=0)] = 20.0
     diversity: Annotated[float, _doc("λ of MMR: 1 is none; below .9 short relevant lists suffer", ge=0, le=1)] = 0.95

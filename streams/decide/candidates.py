@@ -18,7 +18,7 @@ from streams.decide.policy import Policy
 from streams.decide.ragged import Rows
 from streams.decide.table import POPULAR, POPULAR_HORIZONS, Table, best_of
 from streams.decide.taste import Request, Taste
-from streams.values import ItemRecord
+from streams.values import Exclusion, Interaction, ItemRecord
 
 FOLLOWING: Final = 150
 NEWEST: Final = 100
@@ -176,7 +176,8 @@ def refused_ids(request: Request, policy: Policy) -> set[str]:
     """Items that policy keeps from this user now, and those that they block themselves."""
     state = request.state
     refused = set() if state.profile is None else set(state.profile.blocked_items)
-    for entry in (*state.exclusions, *state.history):
+    entries: tuple[Exclusion | Interaction, ...] = (*state.exclusions, *state.history)
+    for entry in entries:
         seconds = policy.exclude_seconds.get(entry.type.value)
         if seconds is not None and entry.item_id is not None and (seconds < 0 or request.now - entry.at < seconds):
             refused.add(entry.item_id)

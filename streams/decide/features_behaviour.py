@@ -12,6 +12,7 @@ from streams.decide.grids import Batch, Grid, Past, mixed
 from streams.decide.statistics import log_gap
 from streams.decide.table import Table
 from streams.decide.taste import HISTORY, Taste
+from streams.values import Exclusion, Interaction
 
 _SMOOTHING: Final = 5.0
 _AGES: Final = np.array([0.25, 2.0, 14.0, 90.0, 365.0], np.float32) * 24.0
@@ -64,7 +65,9 @@ def follows(table: Table, batch: Batch, past: Past, following: Following) -> dic
     events = table.counts.events[batch.rows].astype(np.float32)
     nothing = past.unless_cold
     weights = past.weight * past.there
-    grids["follows_root"] = mixed(weights, weight / np.sqrt(met + 1)) / np.sqrt(events + 1) + nothing
+    grids["follows_root"] = (
+        mixed(weights, weight / np.sqrt(met + np.float32(1))) / np.sqrt(events + np.float32(1)) + nothing
+    )
     grids["follows_log"] = np.log(mixed(weights, weight / (met + _SMOOTHING)) + np.float32(1e-4)) + nothing
     mixture = (weight + _SMOOTHING * chance[:, None, :]) / (met + _SMOOTHING)
     logs = np.log(mixture)
@@ -124,7 +127,8 @@ def repeats(table: Table, batch: Batch) -> dict[str, Grid]:
     for user, taste in enumerate(batch.tastes):
         state = taste.request.state
         times: dict[str, list[float]] = {}
-        for one in (*state.exclusions[-160:], *state.history):
+        entries: tuple[Exclusion | Interaction, ...] = (*state.exclusions[-160:], *state.history)
+        for one in entries:
             if one.item_id is not None:
                 times.setdefault(one.item_id, []).append(one.at)
         if not times:
