@@ -27,22 +27,25 @@ install: $(STAMP)-install ## Make .venv with what demo and worker need; the prog
 dev: $(STAMP)-dev ## … and what tests and checks need
 dev-train: $(STAMP)-train ## … and what distilling and exporting a student needs
 
-$(STAMP)-install:
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+# Each installs the whole of its set in one go, which is what the smaller ones need too.
+$(STAMP)-install: | $(BIN)/python
 	@echo "installing Coldstream into .venv …" >&2
 	@$(PIP) --editable '.[$(RUNTIME),demo]'
 	@touch $@
 
-$(STAMP)-dev: $(STAMP)-install
-	@echo "installing what tests and checks need …" >&2
+$(STAMP)-dev: | $(BIN)/python
+	@echo "installing Coldstream and what tests and checks need …" >&2
 	@$(PIP) --editable '.[$(RUNTIME),demo,dev]'
-	@touch $@
+	@touch $(STAMP)-install $@
 
-$(STAMP)-train: $(STAMP)-dev
-	@echo "installing what distilling needs …" >&2
+$(STAMP)-train: | $(BIN)/python
+	@echo "installing Coldstream and what tests, checks and distilling need …" >&2
 	@$(PIP) '$(TORCH)'
 	@$(PIP) --editable '.[$(RUNTIME),demo,dev,train]'
-	@touch $@
+	@touch $(STAMP)-install $(STAMP)-dev $@
 
 demo: install ## A live recommender on real data, two minutes; ARGS="DATASET --rate 300" changes it
 	@$(BIN)/coldstream demo $(ARGS)
