@@ -37,12 +37,14 @@ class Broker:
         self.placed: list[Placed] = []
         self.script = deque(script)
 
-    def arrive(self, now: float) -> None:
-        """Append what the world has sent by now."""
+    def arrive(self, now: float) -> list[Placed]:
+        """Append what the world has sent by now, and return it."""
+        known = len(self.placed)
         while self.script and self.script[0].time <= now:
             sent = self.script.popleft()
             offset = self._append(sent.topic, sent.partition, sent.time, sent.key, sent.value, sent.headers)
             self.placed.append(Placed(sent, offset))
+        return self.placed[known:]
 
     def append(self, message: Message, now: float) -> Record:
         """Append what a worker sends."""
