@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
 import time
 from collections.abc import Callable
@@ -72,15 +73,18 @@ class SystemClock:
 
 
 class SystemRandomness:
-    """The port Randomness over the system's source."""
+    """The port Randomness: a generator seeded once by the system (ids must differ, they are no secrets)."""
+
+    def __init__(self) -> None:
+        self._bits = random.Random(secrets.randbits(256)).getrandbits
 
     def token(self) -> str:
         """32 hex digits."""
-        return secrets.token_hex(16)
+        return f"{self._bits(128):032x}"
 
     def integer(self) -> int:
         """Uniform in [0, 2**63)."""
-        return secrets.randbits(63)
+        return self._bits(63)
 
 
 class App:

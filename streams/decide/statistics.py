@@ -8,6 +8,7 @@ No user is named here: nothing has to be taken back when somebody is erased.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
@@ -98,7 +99,10 @@ def signals_of(state_before: UserState, interaction: Interaction, liked_from: fl
     if item_id is None:
         return []
     positive = is_positive(interaction, liked_from)
-    before = [other for other in state_before.history if other.item_id is not None and other.order < interaction.order]
+    history, order = state_before.history, interaction.order
+    if history and history[-1].order >= order:  # it came late
+        history = history[: bisect_left(history, order, key=lambda other: other.order)]
+    before = [other for other in history if other.item_id is not None]
     gap = next((interaction.at - other.at for other in reversed(before) if other.item_id == item_id), None)
     signals = [
         Signal(
