@@ -15,7 +15,7 @@ from streams.flow.recommend import list_message, rank_works, to_recommendation, 
 from streams.flow.report import BatchReport, Emission
 from streams.flow.users import UserWork, from_point
 from streams.ports import Collection
-from streams.values import Message
+from streams.values import Message, UserState
 
 PLACES: Final = 10
 """Choices are compared with so many places of a list."""
@@ -90,27 +90,20 @@ class Lists:
     async def _repair(self, works: Sequence[UserWork]) -> None:
         """Where others may write: a greater version that stands by now has its list (or tombstone) sent once more.
 
-        A zombie may have written its older list after its successor's; compaction would keep the older one.
+        A zombie may have written its older list after its successor's; compaction would keep the older one. What was
+        sent late is looked at again: meanwhile the other may have gone on.
         """
-        if not self._world.index.shared or not works:
-            return
-        points = await self._world.index.read(Collection.USERS, [work.user_id for work in works])
-        newer = []
-        for work, point in zip(works, points, strict=True):
-            state = from_point(point)
-            if state is not None and state.version > work.state.version:
-                work.state = state
-                work.emits_tombstone = state.is_marker
-                work.refreshed_only = False
-                newer.append(work)
-        if not newer:
-            return
-        self._parts.users.forget(work.user_id for work in newer)
-        await self.make(newer)
-        now = self._world.clock.now()
-        messages = [message for work in newer if (message := self._to_message(work, now)) is not None]
-        if messages:
-            await self._world.publisher.send(messages)
+        while self._world.index.shared and works:
+            points = await self._world.index.read(Collection.USERS, [work.user_id for work in works])
+            works = [work for work, point in zip(works, points, strict=True) if _is_behind(work, from_point(point))]
+            if not works:
+                return
+            self._parts.users.forget(work.user_id for work in works)
+            await self.make(works)
+            now = self._world.clock.now()
+            messages = [message for work in works if (message := self._to_message(work, now)) is not None]
+            if messages:
+                await self._world.publisher.send(messages)
 
     def _observe(self, works: Sequence[UserWork], delivered_at: float, report: BatchReport) -> None:
         for work in works:
@@ -154,3 +147,13 @@ class Lists:
 def _place(item_ids: Sequence[str], item_id: str) -> str:
     """The place (from 1) in the first ten of a list; none."""
     return str(item_ids.index(item_id) + 1) if item_id in item_ids[:PLACES] else "none"
+
+
+def _is_behind(work: UserWork, found: UserState | None) -> bool:
+    """Whether another has written this user since; then the work goes on from what was found."""
+    if found is None or found.version <= work.state.version:
+        return False
+    work.state = found
+    work.emits_tombstone = found.is_marker
+    work.refreshed_only = False
+    return True
