@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from streams.errors import ConfigurationError
+from streams.kafka.patience import learn_patience
 from streams.settings import Settings, read_secret
 from streams.values import Topic
 
@@ -51,6 +52,7 @@ def password(settings: Settings) -> str:
 
 def client_options(settings: Settings) -> dict[str, Any]:
     """Keyword arguments of every aiokafka client: where and how to connect."""
+    learn_patience()
     options: dict[str, Any] = {
         "bootstrap_servers": servers(settings),
         "client_id": "coldstream",
