@@ -8,6 +8,7 @@ demonstration have four consumers. Against a broker that holds fetches the pause
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from typing import Any, Final
 
@@ -28,7 +29,8 @@ def learn_patience() -> None:
         asked_at = loop.time()
         found = bool(await fetch(self, *arguments))
         if not found and loop.time() - asked_at < self._fetch_max_wait_ms / 2000:
-            await asyncio.sleep(PAUSE_SECONDS)
+            with contextlib.suppress(asyncio.CancelledError):  # closing, or unassigned: as aiokafka does in its fetch
+                await asyncio.sleep(PAUSE_SECONDS)
         return found
 
     Fetcher._proc_fetch_request = fetch_patiently  # noqa: SLF001
