@@ -154,7 +154,7 @@ def _met(table: Table, request: Request) -> Rows:
 
 
 def _allowed(table: Table, rows: Rows, request: Request, policy: Policy) -> Rows:
-    rows = rows[table.recommendable(rows, request.now)]
+    rows = rows[table.recommendable(rows, request.now if request.clock is None else request.clock)]
     if request.among is not None:
         rows = rows[request.among[rows]]
     refused = refused_ids(request, policy)

@@ -6,6 +6,7 @@ When the powers grow large, t₀ moves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -36,6 +37,8 @@ class Counts:
         self.gap_log_sum = np.zeros(0)
         self.first_at = np.zeros(0)
         self.last_at = np.zeros(0)
+        self.newest_at = -math.inf
+        """Time of the newest event of any item."""
         self.total = 0.0
         """Events of all items."""
         self._scaled = np.zeros((0, len(HORIZONS)))
@@ -84,6 +87,7 @@ class Counts:
             self.gap_log_sum[row] += log_gap(signal.gap_seconds)
         self.first_at[row] = min(self.first_at[row], signal.at)
         self.last_at[row] = max(self.last_at[row], signal.at)
+        self.newest_at = max(self.newest_at, signal.at)
         if not signal.positive:
             return 0.0
         self.positives[row] += 1
@@ -104,6 +108,7 @@ class Counts:
         self.gap_log_sum[row] = statistics.gap_log_hundredths / 100
         self.first_at[row] = statistics.first_at
         self.last_at[row] = statistics.last_at
+        self.newest_at = max(self.newest_at, statistics.last_at)
         times, counts = _moments(statistics)
         if len(times):
             self._move_zero(float(times.max()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ class Request:
 
     state: UserState
     now: float
+    """The stream's time, which ages and decays are reckoned by: see `stream_time`."""
     limit: int = 10
     texts: Mapping[str, Vector] = field(default_factory=dict)
     query: str | None = None
@@ -35,6 +37,8 @@ class Request:
     seed: int = 0
     among: NDArray[np.bool_] | None = None
     """Where given, only these rows of the table are ranked."""
+    clock: float | None = None
+    """The wall clock's time, by which items are published and expire; None: the stream's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,16 @@ class Taste:
     def is_cold(self) -> bool:
         """Whether no interaction with a known item says anything."""
         return len(self.rows) == 0
+
+
+def stream_time(table: Table, state: UserState, clock: float) -> float:
+    """Time by the newest event of anybody, never ahead of the clock; by the clock where there was none.
+
+    So a replay or a back-fill of last year's events is ranked as it would have been last year, and a quiet night makes
+    nothing unpopular.
+    """
+    newest = max(table.counts.newest_at, state.history[-1].at if state.history else -math.inf)
+    return min(newest, clock) if math.isfinite(newest) else clock
 
 
 def texts_of(state: UserState, query: str | None = None) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from streams.decide.policy import Policy
 from streams.decide.recommend import recommend
-from streams.decide.taste import Request, taste_vector, texts_of
+from streams.decide.taste import Request, stream_time, taste_vector, texts_of
 from streams.flow.catalogue import Catalogue
 from streams.flow.items import item_from_point
 from streams.flow.learning import Learning
@@ -75,7 +75,15 @@ class Reader:
         texts = await self._texts.vectors(texts_of(state, query))
         now = self._clock.now()
         request = Request(
-            state, now, limit, texts, query=query, exclude=exclude, category=category, seed=self._randomness.integer()
+            state,
+            stream_time(self._catalogue.columns, state, now),
+            limit,
+            texts,
+            query=query,
+            exclude=exclude,
+            category=category,
+            seed=self._randomness.integer(),
+            clock=now,
         )
         (ranking,) = recommend(self._catalogue.columns, [request], self._learning.model, self._policy)
         request_id = self._randomness.token()
@@ -98,7 +106,8 @@ class Reader:
     async def taste(self, state: UserState, limit: int) -> list[Neighbour]:
         """The items nearest to a user's taste, met ones included: what the vector means, in titles."""
         texts = await self._texts.vectors(texts_of(state))
-        vector = taste_vector(self._catalogue.columns, state, texts, self._policy, self._clock.now())
+        at = stream_time(self._catalogue.columns, state, self._clock.now())
+        vector = taste_vector(self._catalogue.columns, state, texts, self._policy, at)
         return [] if vector is None else self._nearest(vector + self._catalogue.columns.mean, limit)
 
     def _nearest(self, vector: Vector, limit: int, without: str | None = None) -> list[Neighbour]:

@@ -26,7 +26,7 @@ from streams.ports import Clock, Publisher
 from streams.values import Message, Record, Topic, Vector
 
 MODEL_KEY: Final = b"ranker"
-PUBLISH_SECONDS: Final = 5.0
+PUBLISH_SECONDS: Final = 2.0
 LESSONS_A_BATCH: Final = 16
 
 

@@ -58,7 +58,7 @@ class Lists:
             await self._world.publisher.send(messages)
         await self._repair(users)
         self._observe(users, clock.now(), report)
-        self._judge(users, now, report)
+        self._judge(users, report)
 
     async def _refreshes(self, items: Sequence[ItemWork], now: float, report: BatchReport) -> list[Message]:
         """The fan-out of this batch's items; of new ones only where no import is under way."""
@@ -117,7 +117,7 @@ class Lists:
                 report.conflated += len(work.triggers) - 1
                 self._hooks.on_list(work.sent, seconds[-1] if seconds else None)
 
-    def _judge(self, works: Sequence[UserWork], now: float, report: BatchReport) -> None:
+    def _judge(self, works: Sequence[UserWork], report: BatchReport) -> None:
         """Compare what users chose, for the first time, with the list that they had, and with what is popular."""
         popular: list[str] | None = None
         for work in works:
@@ -130,7 +130,7 @@ class Lists:
                 if interaction.item_id is None or not wanted or not before.list_ids:
                     continue
                 if popular is None:
-                    popular = self._popular(now)
+                    popular = self._popular(interaction.at)
                 unmet = [item_id for item_id in popular if item_id not in met][: len(before.list_ids)]
                 user = "known" if before.history else "cold"
                 report.choices["coldstream", _place(before.list_ids, interaction.item_id), user] += 1

@@ -8,7 +8,7 @@ from streams.decide.policy import Policy
 from streams.decide.ranker import Model
 from streams.decide.recommend import floor_of, recommend
 from streams.decide.table import Table
-from streams.decide.taste import Request, taste_vector, texts_of
+from streams.decide.taste import Request, stream_time, taste_vector, texts_of
 from streams.flow.users import UserWork
 from streams.values import Message, Ranking, Topic, Trigger, UserState, Vector
 from streams.wire import (
@@ -32,16 +32,25 @@ def rank_works(
     columns: Table,
     model: Model,
     policy: Policy,
-    now: float,
+    clock: float,
     seeds: Sequence[int],
 ) -> None:
     """Give each work its taste, and its ranking where it wants a list. One seed a work."""
     for work in works:
         work.ranking = None
-        work.taste = None if work.state.is_marker else taste_vector(columns, work.state, texts, policy, now)
+        at = stream_time(columns, work.state, clock)
+        work.taste = None if work.state.is_marker else taste_vector(columns, work.state, texts, policy, at)
     wanting = [(work, seed) for work, seed in zip(works, seeds, strict=True) if work.wants_list]
     requests = [
-        Request(state=work.state, now=now, limit=policy.list_size, texts=texts, seed=seed) for work, seed in wanting
+        Request(
+            state=work.state,
+            now=stream_time(columns, work.state, clock),
+            limit=policy.list_size,
+            texts=texts,
+            seed=seed,
+            clock=clock,
+        )
+        for work, seed in wanting
     ]
     rankings = recommend(columns, requests, model, policy) if requests else []
     for (work, _), ranking in zip(wanting, rankings, strict=True):
