@@ -15,8 +15,8 @@ from streams.decide.policy import Policy
 from streams.decide.ranker import Learner
 from streams.decide.recommend import batch_of, lessons_of, rank
 from streams.decide.statistics import Signal, signals_of
+from streams.decide.table import Table
 from streams.decide.taste import Request
-from streams.flow.columns import Columns
 from streams.settings import Settings
 from streams.values import Ranking, Source, UserState, Vector
 
@@ -42,7 +42,7 @@ class Ours:
         self.learner = learner
         self.policy = Policy(exclude_seconds={}, liked_from=stream.liked_from, event_weights=settings.event_weights)
         self._bounds = Bounds(settings.history_size, settings.event_ids_size, settings.exclusions_size)
-        self.columns = Columns(vectors.shape[1], capacity=max(len(stream.items), 1))
+        self.columns = Table(vectors.shape[1], capacity=max(len(stream.items), 1))
         self._order = np.argsort(stream.opens, kind="stable")
         self._opens = stream.opens[self._order]
         self._put = 0
