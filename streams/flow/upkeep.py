@@ -75,8 +75,11 @@ class Upkeep:
         if report.erased and self.erased_at is None:
             self.erased_at = now
 
-    async def fold(self, records: Sequence[Record]) -> None:
-        """Records of `signals` into statistics and columns; what is none is buried."""
+    async def fold(self, records: Sequence[Record], check: Callable[[], None]) -> None:
+        """Records of `signals` into statistics and columns; what is none is buried.
+
+        `check` raises `AbandonedError` once the records were given away: their owner reads all that is unflushed again.
+        """
         good, dead = [], []
         for record in records:
             try:
@@ -84,13 +87,15 @@ class Upkeep:
             except PoisonError as error:
                 dead.append((record, error))
         await self._bury(dead)
+        check()
         await self._parts.statistics.take(good, self._parts.catalogue.columns)
         self._parts.statistics.pass_over([record for record, _ in dead])
 
-    async def learn(self, records: Sequence[Record]) -> None:
-        """Records of `lessons` into the ranker; what is none is buried."""
+    async def learn(self, records: Sequence[Record], check: Callable[[], None]) -> None:
+        """Records of `lessons` into the ranker; what is none is buried. `check`: see `fold`."""
         good, dead = decode_lessons(records)
         await self._bury(dead)
+        check()
         self._parts.learning.take(good, [record for record, _ in dead])
 
     async def finish(self) -> None:

@@ -77,6 +77,7 @@ class Worker:
         self.batches = 0
         """Batches done since the start: what the watchdog looks at."""
         self.assigned_once = False
+        self._drops = 0
         self._in_hand = 0
         self._most = setting.limits.batch_size
         """Records in a batch at most, at present: halved by a batch that grew too old, and growing again slowly."""
@@ -99,6 +100,7 @@ class Worker:
 
     def drop(self) -> None:
         """Forget what belongs to the next owner of the partitions; a batch may still be in hand."""
+        self._drops += 1
         self._parts.users.forget()
         self._parts.statistics.drop()
         self._parts.learning.drop()
@@ -148,15 +150,22 @@ class Worker:
         """Process what was taken: all of it, or none (abandoned)."""
         if not records:
             return
+        drops = self._drops
+
+        def check() -> None:
+            """What was taken before a rebalance must not be folded behind it: what comes before it would be missing."""
+            if self._drops != drops:
+                raise AbandonedError(REBALANCE)
+
         main = [record for record in records if record.topic not in {Topic.SIGNALS, Topic.LESSONS}]
         signals = [record for record in records if record.topic is Topic.SIGNALS]
         lessons = [record for record in records if record.topic is Topic.LESSONS]
         if main and not await self._process(main):
             return
         if signals:
-            await self._until_done(lambda: self._upkeep.fold(signals))
+            await self._until_done(lambda: self._upkeep.fold(signals, check))
         if lessons:
-            await self._until_done(lambda: self._upkeep.learn(lessons))
+            await self._until_done(lambda: self._upkeep.learn(lessons, check))
         self.batches += 1
 
     async def _process(self, records: Sequence[Record]) -> bool:
