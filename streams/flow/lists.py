@@ -56,7 +56,7 @@ class Lists:
         messages += self._parts.learning.lessons(users, texts, self._parts.catalogue.columns, self._policy)
         if messages:
             await self._world.publisher.send(messages)
-        await self._repair(users)
+        await self.repair(users)
         self._observe(users, clock.now(), report)
         self._judge(users, report)
 
@@ -87,7 +87,7 @@ class Lists:
         )
         return list_message(work.sent)
 
-    async def _repair(self, works: Sequence[UserWork]) -> None:
+    async def repair(self, works: Sequence[UserWork]) -> None:
         """Where others may write: a greater version that stands by now has its list (or tombstone) sent once more.
 
         A zombie may have written its older list after its successor's; compaction would keep the older one. What was

@@ -13,13 +13,14 @@ from typing import Final
 from streams.errors import AbandonedError, PoisonError
 from streams.flow.decoded import bury
 from streams.flow.learning import decode_lessons
+from streams.flow.lists import Lists
 from streams.flow.parts import REBALANCE, Setting
 from streams.flow.recommend import tombstone_message
 from streams.flow.report import BatchReport
 from streams.flow.signals import decode_signals
-from streams.flow.users import from_point
+from streams.flow.users import UserWork, from_point
 from streams.ports import Collection, Match
-from streams.values import Message, Record, Topic
+from streams.values import Message, Record, Topic, Trigger, TriggerKind, UserState
 
 REPEATS_SECONDS: Final = (60.0, 3600.0)
 """A tombstone is repeated so long after an erasure: a zombie may have written a list after it."""
@@ -35,6 +36,7 @@ class Upkeep:
         self._world = setting.world
         self._limits = setting.limits
         self._parts = setting.parts
+        self._lists = Lists(setting)
         self._flushed_at = setting.world.clock.monotonic()
         self._ticked_at = setting.world.clock.now()
         self._repeats: list[tuple[float, str]] = []
@@ -146,10 +148,10 @@ class Upkeep:
         due = [user_id for at, user_id in self._repeats if at <= now]
         if due:
             points = await self._world.index.read(Collection.USERS, due)
-            states = [from_point(point) for point in points]
-            messages = [tombstone_message(state) for state in states if state is not None and state.is_marker]
-            if messages:
-                await self._world.publisher.send(messages)
+            erased = [state for point in points if (state := from_point(point)) is not None and state.is_marker]
+            if erased:
+                await self._world.publisher.send([tombstone_message(state) for state in erased])
+                await self._lists.repair([_work_of(state, now) for state in erased])
         while self._repeats and self._repeats[0][0] <= now:
             heapq.heappop(self._repeats)
 
@@ -161,3 +163,11 @@ class Upkeep:
     def _guard(self) -> None:
         if self._world.ownership.interrupted() == REBALANCE:
             raise AbandonedError(REBALANCE)
+
+
+def _work_of(state: UserState, now: float) -> UserWork:
+    """An erased user as somebody whose tombstone was just sent: who has come back meanwhile gets their list again."""
+    work = UserWork(state.user_id, [])
+    work.met = work.state = state
+    work.triggers = [Trigger(TriggerKind.USER, state.user_id, now, now)]
+    return work

@@ -92,7 +92,7 @@ def _no_second_look() -> list[tuple[Any, str, Any]]:
     async def blind(_self: Lists, _works: Any) -> None:
         return
 
-    return [(Lists, "_repair", blind)]
+    return [(Lists, "repair", blind)]
 
 
 BUGS: Final = (
