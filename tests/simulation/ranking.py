@@ -28,14 +28,14 @@ def recommend(columns: Table, requests: Sequence[Request], _model: Any, _policy:
 
 
 def _list(columns: Table, request: Request) -> Ranking:
-    state = request.state
+    state, now = request.state, request.now if request.clock is None else request.clock
     barred = {exclusion.item_id for exclusion in state.exclusions}
     if state.profile is not None:
         barred |= set(state.profile.blocked_items)
     shown = [
         item_id
         for item_id, row in columns.rows.items()
-        if item_id not in barred and (record := columns.records[row]) is not None and record.recommendable(request.now)
+        if item_id not in barred and (record := columns.records[row]) is not None and record.recommendable(now)
     ]
     shown.sort(key=lambda item_id: crc32(f"{item_id} {state.user_id} {len(state.history)}".encode()))
     items = tuple(RankedItem(item_id, 1.0, {"base": 1.0}, Reason("new", "")) for item_id in shown[: request.limit])
