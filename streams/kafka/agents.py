@@ -113,6 +113,13 @@ class KafkaConsumer:
             lags[topic, tp.partition] = max(0, end - self._next.get((topic, tp.partition), read))
         return lags
 
+    def ends(self) -> dict[tuple[str, int], int]:
+        """The next offset of each owned partition as far as it is known, by (logical topic, partition)."""
+        positions = self._member.positions() if self._member is not None else {}
+        return {
+            (self._topics[tp.topic].value, tp.partition): end for tp, (end, _) in positions.items() if end is not None
+        }
+
     def coordinator_alive(self) -> bool:
         """Whether the task that keeps us in the group runs."""
         return self._member is not None and self._member.coordinator_alive()

@@ -92,6 +92,7 @@ async def test_what_was_not_acknowledged_comes_again_and_in_order(settings):
             await eventually(lambda: len(intake.records) == 10)
             assert intake.consumer.pending == 6
             assert intake.consumer.lag()[Topic.EVENTS, 1] == 6
+            assert intake.consumer.ends()["events", 1] == 10
         async with Intake(settings) as successor:
             await eventually(lambda: len(successor.records) == 6)
             await send("events", {"number": 10}, key="k", partition=1)
