@@ -22,7 +22,7 @@ from encoder.text import LATEST_TEMPLATE
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-TOKENIZER, WEIGHTS, CPU_GRAPH, CUDA_GRAPH = "tokenizer.json", "weights.bin", "cpu.onnx", "cuda.onnx"
+TOKENIZER, WEIGHTS, CPU_GRAPH, CUDA_GRAPH = "tokenizer.json.gz", "weights.bin", "cpu.onnx", "cuda.onnx"
 SHIPPED = Path(__file__).parent / "bundle"
 _FILES = (TOKENIZER, WEIGHTS, CPU_GRAPH, CUDA_GRAPH)
 _REMEDY = "install the package again, or make a bundle with `coldstream distill`"
@@ -72,7 +72,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose files were verified: the manifest, a short hash of it, and the files' bytes."""
+    """A bundle whose files were verified: the manifest, a hash of the files' hashes, and the files' bytes."""
 
     manifest: Manifest
     digest: str
@@ -80,7 +80,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """The model's name and the first eight digits of the manifest's hash: equal names give equal vectors."""
+        """The model's name and the first eight digits of the files' hash: equal names give equal vectors."""
         return f"{self.manifest.name}-{self.digest[:8]}"
 
     def tensor(self, name: str) -> NDArray[Any]:
@@ -113,7 +113,12 @@ def read_bundle(path: Path | None = None) -> Bundle:
         if not 0 <= place.offset <= end <= len(files[WEIGHTS]):
             message = f"{folder / MANIFEST} places the tensor {name} outside {WEIGHTS}; {_REMEDY}"
             raise BundleError(message)
-    return Bundle(manifest, hashlib.sha256(line).hexdigest(), files)
+    return Bundle(manifest, _digest(manifest), files)
+
+
+def _digest(manifest: Manifest) -> str:
+    """A hash of all that decides about vectors; what is written about a bundle later (figures) doesn't rename it."""
+    return hashlib.sha256("".join(manifest.files[name][0] for name in _FILES).encode()).hexdigest()
 
 
 def _read(folder: Path, name: str) -> bytes:

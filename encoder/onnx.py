@@ -1,5 +1,6 @@
 """The encoder that runs in production: a bundle by ONNX Runtime."""
 
+import gzip
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from encoder.errors import BundleError, EncoderError
 from encoder.sessions import Provider, Session, open_session
 
 ROTATION = "rotation"
-"""Tensor [full dimension, full dimension] whose first columns hold the most variance (PCA of training vectors)."""
+"""Tensor [full dimension, fewer] of principal components of training vectors in columns, strongest first."""
 LONGEST_TEXT = 4096
 """Characters of a text that are looked at; more than the longest input holds."""
 _REMEMBERED = 8192
@@ -38,13 +39,13 @@ class OnnxEncoder:
         """`dimension`: fewer numbers (the strongest principal components, of unit length again); None: the full vector.
 
         `remembered` texts are kept with their vectors, least recently used last. Raises EncoderError for a dimension
-        that
-        the bundle can't give, BundleError if the golden texts give other vectors here than where the bundle was made.
+        that the bundle can't give, BundleError if the golden texts give other vectors here than where it was made.
         """
         full = bundle.manifest.dimension
-        if dimension is not None and not 1 <= dimension <= full:
+        most = bundle.manifest.tensors[ROTATION].shape[1]
+        if dimension not in {None, full} and not 1 <= (dimension or 0) <= most:
             message = (
-                f"the bundle {bundle.name} gives 1 to {full} numbers, not {dimension}; choose a dimension in between"
+                f"the bundle {bundle.name} gives {full} or 1 to {most} numbers, not {dimension}; choose one of these"
             )
             raise EncoderError(message)
         self.dimension = dimension or full
@@ -158,7 +159,7 @@ def _tidy(text: str) -> str:
 
 def _tokenizer(bundle: Bundle) -> Tokenizer:
     try:
-        tokenizer = Tokenizer.from_buffer(bundle.files[TOKENIZER])
+        tokenizer = Tokenizer.from_buffer(gzip.decompress(bundle.files[TOKENIZER]))
     except Exception as error:
         message = f"{TOKENIZER} of {bundle.name} can't be read ({error}); make the bundle again"
         raise BundleError(message) from error

@@ -1,5 +1,6 @@
 """Writing a bundle: graphs, tokenizer, and the manifest with hashes, recipe, figures and golden vectors."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -36,6 +37,8 @@ GOLDEN_TEXTS = (
     ),
 )
 GOLDEN_COSINE = 0.97
+_COMPONENTS = 192
+"""Principal components kept for shorter vectors; more of them would be most of the full vector."""
 
 
 def write_bundle(
@@ -57,12 +60,12 @@ def write_bundle(
     if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
         message = f"{folder} exists and is no bundle; name another folder, or empty this one"
         raise ExportError(message)
-    graphs = export_graphs(student, {ROTATION: rotation.astype(np.float16)})
+    graphs = export_graphs(student, {ROTATION: rotation[:, :_COMPONENTS].astype(np.float16)})
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     contents = {
-        TOKENIZER: tokenizer.to_str(pretty=False).encode("utf-8"),
+        TOKENIZER: gzip.compress(tokenizer.to_str(pretty=False).encode("utf-8"), mtime=0),
         WEIGHTS: graphs.weights,
         CPU_GRAPH: graphs.cpu,
         CUDA_GRAPH: graphs.cuda,

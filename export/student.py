@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from export.errors import TeacherError
 from export.teacher import Teacher
 
+_RIDGE = 1e-3
 LONGEST_INPUT = 128
 """Tokens of the longest input, the special ones included."""
 
@@ -61,15 +63,15 @@ def make_student(teacher: Teacher, shape: Shape, calibration: Sequence[str]) -> 
     if max(shape.layers) >= len(stack):
         message = f"the teacher {teacher.name} has {len(stack)} layers; choose among 0 to {len(stack) - 1}"
         raise TeacherError(message)
-    strengths = _strengths(teacher, stack, calibration) if shape.feed_forward else {}
+    seen = _observe(teacher, stack, calibration) if shape.feed_forward else {}
     encoder: Any = copy.deepcopy(original)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     layers = _stack(encoder)
     kept = nn.ModuleList([layers[index] for index in shape.layers])
     for index, layer in zip(shape.layers, kept, strict=True):
-        if shape.feed_forward and index in strengths:
-            _thin(layer, strengths[index].topk(min(shape.feed_forward, len(strengths[index]))).indices.sort().values)
+        if shape.feed_forward and index in seen and shape.feed_forward < len(seen[index].sums):
+            _thin(layer, seen[index], shape.feed_forward)
     _set_stack(encoder, kept)
     encoder.config.num_hidden_layers = len(kept)
     if shape.feed_forward:
@@ -98,43 +100,62 @@ def tokenizer_of(teacher: Teacher) -> Tokenizer:
     return tokenizer
 
 
-def _strengths(teacher: Teacher, stack: nn.ModuleList, calibration: Sequence[str]) -> dict[int, Tensor]:
-    """For each layer, each neuron's mean activation on `calibration` times the length of its outgoing weights."""
-    sums: dict[int, Tensor] = {}
+@dataclass(slots=True)
+class _Seen:
+    """What the neurons of one feed-forward block did on the calibration texts: sums over tokens, of values and products."""
+
+    tokens: int
+    sums: Tensor
+    products: Tensor
+
+
+def _observe(teacher: Teacher, stack: nn.ModuleList, calibration: Sequence[str]) -> dict[int, _Seen]:
+    seen: dict[int, _Seen] = {}
     hooks = []
     for index, layer in enumerate(stack):
         block: Any = layer
         if not _has_feed_forward(block):
             continue
 
-        def observe(_module: nn.Module, inputs: tuple[Tensor, ...], number: int = index) -> None:
-            total = inputs[0].detach().abs().flatten(0, -2).sum(0)
-            sums[number] = sums[number] + total if number in sums else total
+        def note(_module: nn.Module, inputs: tuple[Tensor, ...], number: int = index) -> None:
+            values = inputs[0].detach().flatten(0, -2)
+            found = _Seen(len(values), values.sum(0), values.T @ values)
+            before = seen.get(number)
+            if before is not None:
+                found = _Seen(before.tokens + found.tokens, before.sums + found.sums, before.products + found.products)
+            seen[number] = found
 
-        hooks.append(block.output.dense.register_forward_pre_hook(observe))
+        hooks.append(block.output.dense.register_forward_pre_hook(note))
     try:
         teacher.encode(calibration)
     finally:
         for hook in hooks:
             hook.remove()
-    return {index: total.cpu() * _outgoing(stack[index]).cpu() for index, total in sums.items()}
+    return seen
 
 
-def _outgoing(layer: nn.Module) -> Tensor:
-    block: Any = layer
-    lengths: Tensor = block.output.dense.weight.detach().norm(dim=0)
-    return lengths
+def _thin(layer: nn.Module, seen: _Seen, number: int) -> None:
+    """Keeps the `number` neurons that matter most; what the others did on average is foretold from the kept ones.
 
-
-def _thin(layer: nn.Module, kept: Tensor) -> None:
+    The kept neurons' outgoing weights take over the least-squares prediction of the dropped ones (with a small ridge), and
+    the bias their mean: the reconstruction step of structured pruning (He, Zhang and Sun 2017, section 3.2).
+    """
     block: Any = layer
     wide, back = block.intermediate.dense, block.output.dense
-    kept = kept.to(wide.weight.device)
-    wide.weight, wide.bias = (
-        nn.Parameter(wide.weight.detach()[kept].clone()),
-        nn.Parameter(wide.bias.detach()[kept].clone()),
-    )
-    back.weight = nn.Parameter(back.weight.detach()[:, kept].clone())
+    outgoing = back.weight.detach()
+    spread = seen.products.diagonal() / seen.tokens
+    order = (spread.sqrt() * outgoing.norm(dim=0)).argsort(descending=True)
+    kept, dropped = order[:number].sort().values, order[number:]
+    mean = seen.sums / seen.tokens
+    covariance = seen.products / seen.tokens - torch.outer(mean, mean)
+    inner = covariance[kept][:, kept]
+    inner = inner + _RIDGE * inner.diagonal().mean() * torch.eye(len(kept), device=inner.device)
+    foretold = torch.linalg.solve(inner, covariance[kept][:, dropped])
+    weights = outgoing[:, kept] + outgoing[:, dropped] @ foretold.T
+    shift = outgoing[:, dropped] @ (mean[dropped] - foretold.T @ mean[kept])
+    wide.weight = nn.Parameter(wide.weight.detach()[kept].clone())
+    wide.bias = nn.Parameter(wide.bias.detach()[kept].clone())
+    back.weight, back.bias = nn.Parameter(weights.contiguous()), nn.Parameter(back.bias.detach() + shift)
     wide.out_features = back.in_features = len(kept)
 
 
