@@ -62,6 +62,7 @@ class CudaSession:
 
     session: "onnxruntime.InferenceSession"
     device: str = "cuda"
+    lent: object = None
     provider: str = "cuda"
     length_step: int = 16
     most_tokens: int = 16_384
@@ -132,26 +133,33 @@ def _cpu(runtime: Any, bundle: Bundle, threads: int) -> CpuSession:
 def _cuda(runtime: Any, bundle: Bundle) -> CudaSession:
     if hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls()
-    options = _options(runtime)
-    _give_halves(runtime, bundle, options)
     try:
-        session = _session(runtime, bundle, CUDA_GRAPH, options, [_CUDA, _CPU])
+        return half_session(bundle, [_CUDA, _CPU])
     except BundleError as error:
         message = (
             f"CUDA refused the graph ({error}); see that driver and CUDA libraries fit, `coldstream doctor` shows more"
         )
         raise ProviderError(message) from error
-    if session.get_providers()[0] != _CUDA:
+
+
+def half_session(bundle: Bundle, providers: list[str]) -> CudaSession:
+    """The fp16 graph on the first of `providers` (CUDA; a test may run it on the CPU, slowly).
+
+    Raises ProviderError if that provider isn't taken, BundleError if the runtime refuses the graph.
+    """
+    runtime = _runtime()
+    options = _options(runtime)
+    made = {
+        name: np.ascontiguousarray(value) for name, value in half_tensors(bundle, bundle.manifest.cuda_tensors).items()
+    }
+    lent = [runtime.OrtValue.ortvalue_from_numpy(value) for value in made.values()]
+    options.add_external_initializers(list(made), lent)
+    session = _session(runtime, bundle, CUDA_GRAPH, options, providers)
+    if session.get_providers()[0] != providers[0]:
         message = "onnxruntime could not load CUDA; see that the driver and the libraries of the extra `gpu` are there"
         raise ProviderError(message)
-    return CudaSession(session)
-
-
-def _give_halves(runtime: Any, bundle: Bundle, options: Any) -> None:
-    made = half_tensors(bundle, bundle.manifest.cuda_tensors)
-    options.add_external_initializers(
-        list(made), [runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value)) for value in made.values()]
-    )
+    # The runtime may go on reading what it was lent.
+    return CudaSession(session, device="cuda" if providers[0] == _CUDA else "cpu", lent=(made, lent))
 
 
 def _options(runtime: Any) -> Any:
