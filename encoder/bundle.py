@@ -24,6 +24,9 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER, WEIGHTS, CPU_GRAPH, CUDA_GRAPH = "tokenizer.json.gz", "weights.bin", "cpu.onnx", "cuda.onnx"
 SHIPPED = Path(__file__).parent / "bundle"
+ROTATION = "rotation"
+"""Tensor [full dimension, fewer] of principal components of training vectors in columns, strongest first."""
+_DTYPES = {name: name for name in ("float32", "float16", "int8", "uint8", "int32", "int64")}
 _FILES = (TOKENIZER, WEIGHTS, CPU_GRAPH, CUDA_GRAPH)
 _REMEDY = "install the package again, or make a bundle with `coldstream distill`"
 
@@ -145,10 +148,10 @@ def _manifest(path: Path, line: bytes) -> Manifest:
             longest_input=int(read["longest_input"]),
             files={name: (str(entry["sha256"]), int(entry["bytes"])) for name, entry in read["files"].items()},
             tensors={
-                name: Tensor(np.dtype(dtype).name, tuple(map(int, shape)), int(offset))
+                name: Tensor(_DTYPES[dtype], tuple(map(int, shape)), int(offset))
                 for name, (dtype, shape, offset) in read["tensors"].items()
             },
-            cuda_tensors={name: np.dtype(dtype).name for name, dtype in read["cuda_tensors"].items()},
+            cuda_tensors={name: _DTYPES[dtype] for name, dtype in read["cuda_tensors"].items()},
             golden=Golden(tuple(map(str, golden["texts"])), vectors, float(golden["cosine"])),
             recipe=dict(read["recipe"]),
             figures=dict(read["figures"]),
@@ -156,7 +159,7 @@ def _manifest(path: Path, line: bytes) -> Manifest:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"{path} is no manifest of a bundle ({error!r}); {_REMEDY}"
         raise BundleError(message) from error
-    if set(manifest.files) != set(_FILES):
-        message = f"{path} doesn't name exactly the files {', '.join(_FILES)}; {_REMEDY}"
+    if set(manifest.files) != set(_FILES) or ROTATION not in manifest.tensors:
+        message = f"{path} doesn't name exactly the files {', '.join(_FILES)} and the tensor {ROTATION}; {_REMEDY}"
         raise BundleError(message)
     return manifest

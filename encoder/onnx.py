@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from encoder.bundle import TOKENIZER, Bundle, read_bundle
+from encoder.bundle import ROTATION, TOKENIZER, Bundle, read_bundle
 from encoder.errors import BundleError, EncoderError
 from encoder.sessions import Provider, Session, open_session
 
-ROTATION = "rotation"
-"""Tensor [full dimension, fewer] of principal components of training vectors in columns, strongest first."""
 LONGEST_TEXT = 4096
 """Characters of a text that are looked at; more than the longest input holds."""
 _REMEMBERED = 8192

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.bundle import CPU_GRAPH, CUDA_GRAPH, FORMAT, MANIFEST, TOKENIZER, WEIGHTS, read_bundle
-from encoder.onnx import ROTATION, OnnxEncoder
+from encoder.bundle import CPU_GRAPH, CUDA_GRAPH, FORMAT, MANIFEST, ROTATION, TOKENIZER, WEIGHTS, read_bundle
+from encoder.onnx import OnnxEncoder
 from encoder.sessions import open_session
 from encoder.text import LATEST_TEMPLATE
 from export.errors import ExportError
