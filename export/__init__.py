@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from export.errors import ExportError, ProofError, TeacherError, TextsError
 
 if TYPE_CHECKING:
-    from export.distill import Distilled, distill, distill_command
+    from export.distillation import Distilled, distill, distill_command
     from export.proof import prove
 
 __all__ = [
@@ -25,9 +25,9 @@ __all__ = [
     "prove",
 ]
 _LATE = {
-    "Distilled": "export.distill",
-    "distill": "export.distill",
-    "distill_command": "export.distill",
+    "Distilled": "export.distillation",
+    "distill": "export.distillation",
+    "distill_command": "export.distillation",
     "prove": "export.proof",
 }
 

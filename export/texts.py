@@ -164,6 +164,9 @@ def catalogue(name: str, licence: str, path: Path, template: int) -> Source:
 
 def catalogue_text(item: Mapping[str, object], template: int) -> str:
     """The text of one item as read from JSON; raises KeyError without a title, TypeError for wrong types."""
+    if not isinstance(item, Mapping):
+        message = "not an object"
+        raise TypeError(message)
     categories, attributes, price = item.get("categories") or [], item.get("attributes") or {}, item.get("price")
     if not isinstance(categories, list) or not isinstance(attributes, dict):
         message = "categories is a list and attributes an object"

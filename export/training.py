@@ -103,7 +103,8 @@ class Trainer:
         self.student.eval()  # no dropout: the teacher's vector is a function of the text, and noise only blurs the copy
         while self.step < self.schedule.steps:
             for rows in self._batches():
-                if not seen(self.step, self._learn(rows)):
+                loss = self._learn(rows)
+                if not seen(self.step, loss):
                     return
                 if self.step >= self.schedule.steps:
                     return

@@ -1,0 +1,159 @@
+"""A tiny distillation end to end: seconds of training, so that only direction is asked for, not height."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+os.environ["HF_HUB_OFFLINE"] = "1"
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.timeout(600),
+]
+
+from encoder import BundleError, open_bundle, read_bundle  # noqa: E402
+from export import TeacherError, TextsError, distill, distill_command, prove  # noqa: E402
+from export.student import Shape, make_student, tokenizer_of  # noqa: E402
+from export.teacher import Targets, load_teacher  # noqa: E402
+from export.texts import Source  # noqa: E402
+from export.training import Schedule, Trainer, tokens_of  # noqa: E402
+
+TEACHER = "all-MiniLM-L6-v2"
+COLOURS = ("red", "blue", "green", "white", "black", "golden")
+THINGS = ("lamp", "wine", "shoes", "novel", "train", "soup", "guitar", "tent", "clock", "scarf")
+STYLES = ("for children", "from Italy", "made of wood", "under 20 euros", "with handles")
+TEXTS = tuple(f"{colour} {thing} {style}" for colour in COLOURS for thing in THINGS for style in STYLES)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return load_teacher(TEACHER)
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return Source("tiny", "made for this test", TEXTS)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, source):
+    folder = tmp_path_factory.mktemp("made")
+    plan = Schedule(samples=64 * 30, batch=64, rate=3e-4, warm_up=5)
+    said: list[str] = []
+    result = distill(
+        [source], folder / "bundle", teacher=TEACHER, adapt=False, schedule=plan,
+        report=lambda what, _share, _seconds: said.append(what),
+    )  # fmt: skip
+    assert set(said) == {"asking the teacher", "training"}
+    return result
+
+
+def test_training_brings_the_student_nearer_to_its_teacher(made):
+    assert made.after.cosine > made.before.cosine + 0.02
+    assert made.after.texts >= 20
+
+
+def test_the_bundle_runs_and_says_where_it_comes_from(made):
+    manifest = read_bundle(made.folder).manifest
+    assert manifest.recipe["sources"] == [{"name": "tiny", "licence": "made for this test", "texts": len(TEXTS)}]
+    assert manifest.teacher == TEACHER
+    encoder = open_bundle(made.folder, provider="cpu")
+    assert np.linalg.norm(encoder.encode(["red wine"])) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_bundle_can_be_adapted_and_begins_where_it_ended(made, source, tmp_path):
+    plan = Schedule(samples=64, batch=64, rate=1e-6, warm_up=1)
+    again = distill([source], tmp_path / "adapted", teacher=TEACHER, start=made.folder, schedule=plan)
+    assert again.recipe["begun_with"] == read_bundle(made.folder).name
+    assert again.before.cosine == pytest.approx(made.after.cosine, abs=0.02)
+
+
+def test_prove_measures_and_records(made):
+    figures = prove(made.folder, {"tiny": TEXTS[:50]}, record=True)
+    assert figures["held_out"]["cosine"] == pytest.approx(made.after.cosine, abs=0.1)
+    assert read_bundle(made.folder).manifest.figures == figures
+
+
+def test_a_tampered_bundle_of_ones_own_is_refused(made, tmp_path):
+    (tmp_path / "b").mkdir()
+    for file in made.folder.iterdir():
+        (tmp_path / "b" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "b" / "cpu.onnx").write_bytes(b"\x80\x04.")  # what a pickle begins with
+    with pytest.raises(BundleError, match=r"cpu\.onnx"):
+        open_bundle(tmp_path / "b", provider="cpu")
+
+
+def test_the_same_seed_gives_the_same_student(teacher, tmp_path):
+    assert train(teacher, tmp_path / "a", 7) == train(teacher, tmp_path / "b", 7) != train(teacher, tmp_path / "c", 8)
+
+
+def test_a_run_goes_on_where_it_was_stopped(teacher, tmp_path):
+    trainer = trainer_of(teacher, tmp_path, 7)
+    trainer.run(lambda step, _loss: step < 3)
+    trainer.save(tmp_path)
+    again = trainer_of(teacher, tmp_path, 7)
+    assert again.resume(tmp_path)
+    assert again.step == trainer.step == 3
+    for mine, saved in zip(again.weights, trainer.weights, strict=True):
+        np.testing.assert_array_equal(mine.detach().numpy(), saved.detach().numpy())
+    again.run(lambda _step, _loss: True)
+    assert again.step == again.schedule.steps
+
+
+def test_targets_of_other_texts_are_refused(tmp_path):
+    Targets(tmp_path, 10, 4)
+    with pytest.raises(TeacherError, match="remove the folder"):
+        Targets(tmp_path, 11, 4)
+
+
+def test_an_unknown_teacher_is_refused_with_a_remedy():
+    with pytest.raises(TeacherError, match="safetensors"):
+        load_teacher("no/such-teacher")
+
+
+def test_too_few_texts_are_refused(tmp_path):
+    file = tmp_path / "items.jsonl"
+    file.write_text(json.dumps({"item_id": "1", "title": "Heat"}) + "\n", encoding="utf-8")
+    with pytest.raises(TextsError, match="too few"):
+        distill_command([file], TEACHER, tmp_path / "out")
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"item_id": "1"}', '{"title": "x", "categories": 5}'])
+def test_a_file_that_holds_no_items_is_refused_by_line(tmp_path, line):
+    file = tmp_path / "items.jsonl"
+    file.write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(TextsError, match="line 1"):
+        distill_command([file], TEACHER, tmp_path / "out")
+
+
+def test_a_folder_that_holds_something_else_is_not_overwritten(source, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "letter.txt").write_text("dear", encoding="utf-8")
+    with pytest.raises(Exception, match="no bundle"):
+        distill(
+            [source], tmp_path / "precious", teacher=TEACHER, adapt=False, schedule=Schedule(64, batch=64, warm_up=1)
+        )
+    assert (tmp_path / "precious" / "letter.txt").exists()
+
+
+def trainer_of(teacher, folder: Path, seed: int) -> Trainer:
+    texts = TEXTS[:256]
+    targets = Targets(folder, len(texts), teacher.dimension)
+    while targets.ready < len(texts):
+        targets.extend(teacher, texts)
+    tokens = tokens_of([found.ids for found in tokenizer_of(teacher).encode_batch(list(texts))])
+    student = make_student(teacher, Shape((0, 5), 512), texts[:64])
+    return Trainer(student, tokens, targets, Schedule(samples=64 * 6, batch=64, warm_up=2, seed=seed))
+
+
+def train(teacher, folder: Path, seed: int) -> bytes:
+    trainer = trainer_of(teacher, folder, seed)
+    trainer.run(lambda _step, _loss: True)
+    return b"".join(weight.numpy().tobytes() for weight in trainer.mean)
