@@ -48,14 +48,14 @@ def learn(stream: Stream, vectors: np.ndarray[tuple[int, int], np.dtype[np.float
 
 
 def average(states: Sequence[LearnerState]) -> LearnerState:
-    """Mean weights, on features scaled by the spread of all sets together."""
+    """Median weights (one odd set must not lead the others), on features scaled by the spread of all sets together."""
     mean = {name: float(np.mean([one.mean[name] for one in states])) for name in FEATURES}
     square = {
         name: np.mean([one.spread[name] ** 2 + (one.mean[name] - mean[name]) ** 2 for one in states])
         for name in FEATURES
     }
     weights = [
-        {name: float(np.mean([one.weights[kind][name] for one in states])) for name in FEATURES} | OWN_WORDS
+        {name: float(np.median([one.weights[kind][name] for one in states])) for name in FEATURES} | OWN_WORDS
         for kind in range(2)
     ]
     return LearnerState(mean=mean, spread={name: float(np.sqrt(one)) for name, one in square.items()}, weights=weights)
