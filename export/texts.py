@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TextIO
+from typing import Any, TextIO
 
 from encoder import item_text
 from export.errors import TextsError
@@ -162,9 +162,9 @@ def catalogue(name: str, licence: str, path: Path, template: int) -> Source:
     return _source(name, licence, texts)
 
 
-def catalogue_text(item: Mapping[str, object], template: int) -> str:
+def catalogue_text(item: Any, template: int) -> str:
     """The text of one item as read from JSON; raises KeyError without a title, TypeError for wrong types."""
-    if not isinstance(item, Mapping):
+    if not isinstance(item, dict):
         message = "not an object"
         raise TypeError(message)
     categories, attributes, price = item.get("categories") or [], item.get("attributes") or {}, item.get("price")

@@ -45,7 +45,7 @@ def source() -> Source:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, source):
     folder = tmp_path_factory.mktemp("made")
-    plan = Schedule(samples=64 * 30, batch=64, rate=3e-4, warm_up=5)
+    plan = Schedule(samples=64 * 16, batch=64, rate=3e-4, warm_up=3)
     said: list[str] = []
     result = distill(
         [source], folder / "bundle", teacher=TEACHER, adapt=False, schedule=plan,
@@ -144,13 +144,14 @@ def test_a_folder_that_holds_something_else_is_not_overwritten(source, tmp_path)
 
 
 def trainer_of(teacher, folder: Path, seed: int) -> Trainer:
-    texts = TEXTS[:256]
-    targets = Targets(folder, len(texts), teacher.dimension)
+    texts = TEXTS[:128]
+    folder.mkdir(exist_ok=True)
+    targets = Targets(folder.parent / "shared-targets", len(texts), teacher.dimension)
     while targets.ready < len(texts):
         targets.extend(teacher, texts)
     tokens = tokens_of([found.ids for found in tokenizer_of(teacher).encode_batch(list(texts))])
-    student = make_student(teacher, Shape((0, 5), 512), texts[:64])
-    return Trainer(student, tokens, targets, Schedule(samples=64 * 6, batch=64, warm_up=2, seed=seed))
+    student = make_student(teacher, Shape((0, 5), 512), texts[:16])
+    return Trainer(student, tokens, targets, Schedule(samples=32 * 6, batch=32, warm_up=2, seed=seed))
 
 
 def train(teacher, folder: Path, seed: int) -> bytes:
