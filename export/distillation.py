@@ -38,9 +38,7 @@ _MEASURED_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Distilled:
-    """What came of it: the bundle's folder, agreement with the teacher on held-out texts before and after, the
-    recipe.
-    """
+    """What came of it: the bundle, its agreement with the teacher on held-out texts before and after, the recipe."""
 
     folder: Path
     before: Agreement

@@ -222,6 +222,9 @@ class Ownership(Protocol):
     def acknowledge(self, records: Sequence[Record]) -> None:
         """These records are done; called in offset order for each partition, each record once."""
 
+    def ends(self) -> Mapping[tuple[str, int], int]:
+        """The next offset of each owned partition, by (topic, partition), as far as it is known. Never too low."""
+
     def lag(self) -> Mapping[tuple[Topic, int], int] | None:
         """Records not acknowledged yet, of each (topic, partition) owned; None while that is not known."""
 

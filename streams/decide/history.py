@@ -6,6 +6,7 @@ Every function takes a state and returns (state, outcome); `applied` in the stat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -143,6 +144,22 @@ def mark_applied(applied: Applied, topic: Topic, source: Source) -> Applied:
     """`applied` with this record as the last of its partition."""
     partitions = {**applied.get(topic.value, {}), source.partition: (source.offset, source.time)}
     return {**applied, topic.value: partitions}
+
+
+def check_not_remade(applied: Applied, ends: Mapping[tuple[str, int], int]) -> None:
+    """Raise `TopicRemadeError` where a partition ends below what a state has applied of it.
+
+    `ends` are the next offsets by (topic, partition), of the partitions that are known; no other is looked at. (A record
+    at exactly the applied offset is compared by its time, in `is_applied`.)
+    """
+    for topic, partitions in applied.items():
+        for partition, (offset, _) in partitions.items():
+            end = ends.get((topic, partition))
+            if end is not None and end <= offset:
+                raise TopicRemadeError(
+                    f"topic {topic}, partition {partition} ends at {end}, but offset {offset} was applied. The topic was "
+                    f"made anew: use a new COLDSTREAM_TOPIC_PREFIX or an empty index"
+                )
 
 
 def _insert(history: tuple[Interaction, ...], interaction: Interaction) -> tuple[Interaction, ...]:

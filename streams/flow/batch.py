@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from streams.decide.history import check_not_remade
 from streams.errors import AbandonedError, ColdstreamError, PoisonError
 from streams.flow.compute import ComputeError, computing
 from streams.flow.decoded import ItemInput, UserInput, bury, decode
@@ -136,6 +137,10 @@ class Pipeline:
         states, cached = await self._parts.users.load(list(works)) if works else ({}, 0)
         report.cached_users += cached
         report.loaded_users += len(works) - cached
+        ends = self._world.ownership.ends()
+        for state in states.values():
+            if state is not None:
+                check_not_remade(state.applied, ends)
         with computing():
             for work in works.values():
                 work.apply(states[work.user_id], self._limits.bounds, self._limits.excluding)

@@ -14,11 +14,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from streams.errors import BrokerUnavailableError, ConfigurationError, TopicRemadeError
+from streams.errors import BrokerUnavailableError, ConfigurationError
 from streams.kafka.connection import client_options, full_name
 from streams.kafka.publisher import largest_message_bytes
 from streams.settings import Settings
-from streams.values import CO_PARTITIONED, Applied, Topic
+from streams.values import CO_PARTITIONED, Topic
 
 PARTITIONS: Final = 4
 CLUSTER_REPLICATION: Final = -1
@@ -162,21 +162,6 @@ def _compare_retention(found: Mapping[Topic, FoundTopic]) -> list[Difference]:
 def _milliseconds(topic: FoundTopic, key: str) -> int | None:
     value = topic.configuration.get(key)
     return int(value) if value is not None else None
-
-
-def check_not_remade(applied: Applied, ends: Mapping[tuple[str, int], int]) -> None:
-    """Raise `TopicRemadeError` where a partition ends below what a state has applied of it.
-
-    `applied` names logical topics; `ends` are the next offsets by (logical topic, partition).
-    """
-    for topic, partitions in applied.items():
-        for partition, (offset, _) in partitions.items():
-            end = ends.get((topic, partition))
-            if end is not None and end <= offset:
-                raise TopicRemadeError(
-                    f"topic {topic} partition {partition} ends at {end}, but offset {offset} was applied: it was made"
-                    " anew; empty the index too, or give this installation another COLDSTREAM_TOPIC_PREFIX"
-                )
 
 
 class TopicAdmin:

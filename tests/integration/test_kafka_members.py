@@ -5,12 +5,31 @@ import signal
 import time
 
 import msgspec
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
-from tests.support.kafka import Member, eventually, producing
+from streams.kafka.connection import client_options, full_name, group_name
+from tests.support.kafka import SECONDS, Member, eventually, producing
 
 
 def static(settings, name):
     return msgspec.structs.replace(settings, instance_id=name)
+
+
+async def committed(settings, topic, partition, offset):
+    """Wait until the group has committed that far."""
+    client = AIOKafkaAdminClient(**client_options(settings))
+    await client.start()
+    place = TopicPartition(full_name(settings, topic), partition)
+    try:
+        async with asyncio.timeout(SECONDS):
+            while True:
+                found = (await client.list_consumer_group_offsets(group_name(settings))).get(place)
+                if found is not None and found.offset >= offset:
+                    return
+                await asyncio.sleep(0.1)
+    finally:
+        await client.close()
 
 
 async def test_after_kill_9_a_static_member_is_back_at_once_and_gets_what_was_not_acknowledged(settings):
@@ -20,7 +39,7 @@ async def test_after_kill_9_a_static_member_is_back_at_once_and_gets_what_was_no
             await send("events", {"number": number}, key="k", partition=2)
         async with Member(settings, acknowledge="4") as member:
             await eventually(lambda: len(member.of("put")) == 10)
-            await asyncio.sleep(1.5)  # a commit interval
+            await committed(settings, "events", partition=2, offset=4)
             member.process.send_signal(signal.SIGKILL)
             await member.process.wait()
         begun = time.monotonic()

@@ -199,6 +199,7 @@ class SimOwnership:
         """Whether the consumer has noticed that partitions move."""
         self.pending: set[tuple[Topic, int, int]] = set()
         self.acknowledged: dict[tuple[Topic, int], set[int]] = {}
+        self.read_ends: Callable[[], Mapping[tuple[str, int], int]] = dict
         self.on_acknowledge: Callable[[], None] = lambda: None
         self.deaf = False
         """Acknowledgements do nothing (a planted bug has made them already)."""
@@ -215,6 +216,9 @@ class SimOwnership:
             if key in self.pending:
                 self.pending.remove(key)
                 self.acknowledged.setdefault((record.topic, record.partition), set()).add(record.offset)
+
+    def ends(self) -> Mapping[tuple[str, int], int]:
+        return self.read_ends()
 
     def lag(self) -> dict[tuple[Topic, int], int] | None:
         return None if self.noticed else {}

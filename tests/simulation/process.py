@@ -82,6 +82,9 @@ class Process:
         self.clock = SimClock(time, skew_seconds)
         self.ownership = SimOwnership()
         self.ownership.on_acknowledge = self.unrepaired.clear
+        self.ownership.read_ends = lambda: {
+            (place[0].value, place[1]): len(log) for place, log in group.broker.logs.items()
+        }
         self.index = index
         self._positions: dict[Place, int] = {}
         self._numbers: frozenset[int] = frozenset()

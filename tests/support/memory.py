@@ -79,12 +79,16 @@ class MemoryOwnership:
     why: str | None = None
     done: list[Record] = field(default_factory=list)
     waiting: int = 0
+    next_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def interrupted(self) -> str | None:
         return self.why
 
     def acknowledge(self, records: Sequence[Record]) -> None:
         self.done += records
+
+    def ends(self) -> Mapping[tuple[str, int], int]:
+        return self.next_offsets
 
     def lag(self) -> Mapping[tuple[Topic, int], int] | None:
         return {(Topic.ITEMS, 0): self.waiting}

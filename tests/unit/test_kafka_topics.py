@@ -2,9 +2,8 @@
 
 import pytest
 
-from streams.errors import TopicRemadeError
 from streams.kafka.connection import member_name
-from streams.kafka.topics import FoundTopic, check_not_remade, find_differences, wanted_topics
+from streams.kafka.topics import FoundTopic, find_differences, wanted_topics
 from streams.settings import Settings
 from streams.values import Topic
 
@@ -64,14 +63,6 @@ def test_configurations_that_break_a_promise_differ(name, key, value):
 def test_larger_dead_letters_and_deleting_old_lists_are_the_operators_choice():
     assert differing(as_wanted(dead_letters=(0, {"max.message.bytes": "9999999"}))) == set()
     assert differing(as_wanted(recommendations=(0, {"cleanup.policy": "compact,delete"}))) == set()
-
-
-def test_a_topic_that_ends_below_what_was_applied_was_made_anew():
-    applied = {"events": {0: (41, 1.0), 3: (7, 1.0)}}
-    check_not_remade(applied, {("events", 0): 42, ("events", 3): 100, ("users", 0): 0})
-    check_not_remade(applied, {})
-    with pytest.raises(TopicRemadeError, match=r"events partition 0 ends at 41.*offset 41"):
-        check_not_remade(applied, {("events", 0): 41})
 
 
 def test_the_instance_id_tells_topic_sets_apart():

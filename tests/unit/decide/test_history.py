@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.decide.history import Bounds, Outcome, apply_event, apply_profile, apply_tombstone
+from streams.decide.history import Bounds, Outcome, apply_event, apply_profile, apply_tombstone, check_not_remade
 from streams.errors import TopicRemadeError
 from streams.values import EventType, Interaction, Profile, Source, UserState
 
@@ -59,6 +59,14 @@ def test_a_topic_made_anew_is_noticed() -> None:
     state, _ = an_event(UserState("u"), "e1", 10, 4)
     with pytest.raises(TopicRemadeError, match="made anew"):
         an_event(state, "x", 11, 4)
+
+
+def test_a_topic_that_ends_below_what_was_applied_was_made_anew() -> None:
+    applied = {"events": {0: (41, 1.0), 3: (7, 1.0)}}
+    check_not_remade(applied, {("events", 0): 42, ("events", 3): 100, ("users", 0): 0})
+    check_not_remade(applied, {})
+    with pytest.raises(TopicRemadeError, match=r"events, partition 0 ends at 41.*offset 41"):
+        check_not_remade(applied, {("events", 0): 41})
 
 
 def test_an_erasure_leaves_a_marker_and_a_later_event_starts_anew() -> None:

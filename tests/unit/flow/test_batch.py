@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from streams.errors import BrokerUnavailableError
+from streams.errors import BrokerUnavailableError, TopicRemadeError
 from streams.values import Record, Topic
 from tests.support.service import Service, ids, named
 
@@ -144,6 +146,17 @@ async def test_an_erasure_emits_a_tombstone_even_when_quiet(service: Service) ->
     assert state.is_marker
     assert [(message.topic, message.value) for message in messages] == [(Topic.RECOMMENDATIONS, None)]
     assert dict(messages[0].headers)["version"] == str(state.version).encode()
+
+
+async def test_new_records_of_a_topic_made_anew_do_not_pass_for_redeliveries(service: Service) -> None:
+    for n in range(3):
+        await service.feed(service.log.event(f"e{n}", "bob", "view", "saw"))
+    service.ownership.next_offsets["events", 0] = 1
+    first = service.log.record(Topic.EVENTS, "bob", None)
+    anew = dataclasses.replace(service.log.event("x", "bob", "view", "drill"), offset=0)
+    assert first.offset == 3
+    with pytest.raises(TopicRemadeError, match="made anew"):
+        await service.feed(anew)
 
 
 async def test_quiet_records_change_state_and_emit_nothing(service: Service) -> None:
