@@ -32,10 +32,10 @@ LESSONS_A_BATCH: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """A user's state before an event that was positive, and what they chose."""
+    """A user's state before the first positive event of a batch, and all that they chose in it."""
 
     request: Request
-    item_id: str
+    item_ids: tuple[str, ...]
 
 
 class Learning:
@@ -58,7 +58,7 @@ class Learning:
         choices = [choice for work in works if (choice := _choice_of(work, texts, policy)) is not None]
         choices = choices[: self._budget.spend(min(len(choices), LESSONS_A_BATCH))]
         found = lessons_of(
-            columns, [choice.request for choice in choices], [[choice.item_id] for choice in choices], policy
+            columns, [choice.request for choice in choices], [choice.item_ids for choice in choices], policy
         ) if choices else []  # fmt: skip
         return [Message(Topic.LESSONS, None, encode_lesson(lesson), partition=0) for lesson in found if lesson]
 
@@ -113,10 +113,15 @@ def decode_lessons(
 
 
 def _choice_of(work: UserWork, texts: Mapping[str, Vector], policy: Policy) -> _Choice | None:
-    for before, entry in reversed(work.chosen):
-        interaction = entry.interaction
-        met = any(other.item_id == interaction.item_id for other in before.history)
-        if interaction.item_id is not None and not met and is_positive(interaction, policy.liked_from):
-            seed = interaction.partition * 1_000_003 + interaction.offset
-            return _Choice(Request(before, interaction.at, texts=texts, seed=seed), interaction.item_id)
-    return None
+    chosen = [
+        (before, interaction, interaction.item_id)
+        for before, entry in work.chosen
+        if (interaction := entry.interaction).item_id is not None and is_positive(interaction, policy.liked_from)
+    ]
+    if not chosen:
+        return None
+    before, first, _ = chosen[0]
+    met = {other.item_id for other in before.history}
+    item_ids = tuple(dict.fromkeys(item_id for _, _, item_id in chosen if item_id not in met))
+    seed = first.partition * 1_000_003 + first.offset
+    return _Choice(Request(before, first.at, texts=texts, seed=seed), item_ids) if item_ids else None
