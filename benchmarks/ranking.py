@@ -17,8 +17,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -35,7 +36,11 @@ from streams.decide.ranker import Learner
 from streams.decide.taste import Request, taste_vector
 from streams.movielens import write
 
-PARTS = ("taste_of", "following_of", "find", "compute", "rerank", "explain")
+PARTS: dict[str, ModuleType] = {
+    "taste_of": recommend, "following_of": candidates, "find": candidates, "compute": recommend, "rerank": recommend,
+    "explain": recommend,
+}  # fmt: skip
+"""The functions that `recommend` calls for a batch, and where it finds them."""
 
 
 def main() -> int:
@@ -119,14 +124,9 @@ def watched(parts: dict[str, list[float]], widths: list[int]) -> Iterator[None]:
 
         return call
 
-    with (
-        mock.patch.object(recommend, "taste_of", timed("taste_of", recommend.taste_of)),
-        mock.patch.object(candidates, "following_of", timed("following_of", candidates.following_of)),
-        mock.patch.object(candidates, "find", timed("find", candidates.find)),
-        mock.patch.object(recommend, "compute", timed("compute", recommend.compute)),
-        mock.patch.object(recommend, "rerank", timed("rerank", recommend.rerank)),
-        mock.patch.object(recommend, "explain", timed("explain", recommend.explain)),
-    ):
+    with ExitStack() as stack:
+        for name, module in PARTS.items():
+            stack.enter_context(mock.patch.object(module, name, timed(name, getattr(module, name))))
         yield
     for name, seconds in sums.items():
         parts[name].append(seconds)
