@@ -75,10 +75,20 @@ def _choose_reader(file: io.BufferedReader) -> Iterable[Row]:
         return iter(msgspec.json.decode(file.read(), type=list[Any]))
     if head.startswith(b"<"):
         return _read_xml(file)
-    first = head.splitlines()[0].decode(errors="replace") if head else ""
+    return _read_csv(file, head.splitlines()[0].decode(errors="replace")) if head else ()
+
+
+def _read_csv(file: io.BufferedReader, first: str) -> Iterator[Row]:
     delimiter = max((",", ";", "\t"), key=first.count)
     csv.field_size_limit(LARGEST_FIELD)
-    return csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""), delimiter=delimiter, strict=True)
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    try:
+        reader = csv.DictReader(text, delimiter=delimiter, strict=True)
+        yield from reader
+        if reader.line_num <= 1 and len(reader.fieldnames or ()) == 1:
+            raise csv.Error("it is neither JSON lines nor CSV with a header and rows")
+    finally:
+        text.detach()  # the file is its opener's to close
 
 
 def _read_xml(file: IO[bytes]) -> Iterator[Row]:

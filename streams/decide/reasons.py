@@ -30,9 +30,11 @@ def explain(
     """A place of a list from what each feature contributed to its score."""
     sums = np.bincount(_PART_OF, contributions, minlength=len(PARTS))
     taste = batch.tastes[user]
+    followed = bool(batch.follows[user, : len(taste.rows), place].any())  # else the part says how usual the item is
     open_parts = [
         part for part in range(len(PARTS))
-        if not (PARTS[part] in (HISTORY_PART, SIMILAR_USERS_PART) and taste.is_cold)
+        if not (PARTS[part] == HISTORY_PART and taste.is_cold)
+        and not (PARTS[part] == SIMILAR_USERS_PART and not followed)
         and not (PARTS[part] == PROFILE_PART and not taste.profile)
         and not (PARTS[part] == WISH_PART and not taste.wishes)
     ]  # fmt: skip

@@ -146,3 +146,10 @@ def test_a_file_of_another_shape_is_refused(read):
 def test_html_becomes_text_and_text_stays():
     assert to_text("a<br>b<ul><li>c</li><li>d</li></ul><style>e</style>&nbsp;f") == "a b c d f"
     assert to_text("1 < 2 & 3 > 2") == "1 < 2 & 3 > 2"
+
+
+def test_a_line_of_words_is_no_csv(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"garbage\n")
+    with pytest.raises(ColdstreamError, match="neither JSON lines nor CSV"):
+        list(read_rows(str(path), io.BytesIO()))
