@@ -40,10 +40,8 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
-STAGES: Final = (
-    "decode", "embed", "load", "apply", "retrieve", "rank", "signals", "persist", "emit", "acknowledge", "items",
-)  # fmt: skip
-"""The stages of a batch, in the order of an event's way; `items` is all that is done for item records."""
+STAGES: Final = ("decode", "load", "apply", "embed", "items", "rank", "signals", "persist", "emit")
+"""The stages of a batch, in order. `rank` is retrieval, features, score, re-ranking and reasons."""
 PLACES: Final = (*(str(place) for place in range(1, 11)), "none")
 CONSUMED: Final = (Topic.ITEMS, Topic.USERS, Topic.EVENTS, Topic.REFRESHES, Topic.SIGNALS, Topic.LESSONS)
 

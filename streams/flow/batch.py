@@ -27,7 +27,7 @@ from streams.flow.report import BatchReport
 from streams.flow.signals import signal_messages
 from streams.flow.users import UserWork, from_point, mark_refreshes, to_point
 from streams.ports import Collection, Point, Write
-from streams.values import Message, Record, Topic
+from streams.values import Message, Record, Topic, UserState
 
 
 class Pipeline:
@@ -80,8 +80,13 @@ class Pipeline:
         report = BatchReport()
         items, users, dead = self._decode(records, report)
         with self._stage(report, "load"):
-            item_works = await self._load_items(items)
-            user_works = await self._load_users(users, report)
+            item_works = await self._items.load(items)
+            user_works, states = await self._load_users(users, report)
+        with self._stage(report, "apply"), computing():
+            for work in item_works:
+                work.apply(work.found, work.found_vector)
+            for user in user_works:
+                user.apply(states[user.user_id], self._limits.bounds, self._limits.excluding)
         with self._stage(report, "embed"):
             await self._embed(item_works, user_works, report)
         with self._stage(report, "items"):
@@ -123,14 +128,10 @@ class Pipeline:
                     users.append(entry)
         return items, users, dead
 
-    async def _load_items(self, inputs: Sequence[ItemInput]) -> list[ItemWork]:
-        works = await self._items.load(inputs)
-        with computing():
-            for work in works:
-                work.apply(work.found, work.found_vector)
-        return works
-
-    async def _load_users(self, inputs: Sequence[UserInput], report: BatchReport) -> list[UserWork]:
+    async def _load_users(
+        self, inputs: Sequence[UserInput], report: BatchReport
+    ) -> tuple[list[UserWork], Mapping[str, UserState | None]]:
+        """The users of these records, and what is stored of each. Raises `TopicRemadeError`."""
         works: dict[str, UserWork] = {}
         for entry in inputs:
             works.setdefault(entry.user_id, UserWork(entry.user_id, [])).inputs.append(entry)
@@ -141,10 +142,7 @@ class Pipeline:
         for state in states.values():
             if state is not None:
                 check_not_remade(state.applied, ends)
-        with computing():
-            for work in works.values():
-                work.apply(states[work.user_id], self._limits.bounds, self._limits.excluding)
-        return list(works.values())
+        return list(works.values()), states
 
     async def _embed(self, items: Sequence[ItemWork], users: Sequence[UserWork], report: BatchReport) -> None:
         """One call of the encoder for every text of the batch."""

@@ -74,15 +74,15 @@ class Items:
         self._randomness = randomness
 
     async def load(self, inputs: Sequence[ItemInput]) -> list[ItemWork]:
-        """Read the items of these records and apply the records."""
+        """Read the items of these records; nothing is applied yet."""
         grouped: dict[str, list[ItemInput]] = {}
         for entry in inputs:
             grouped.setdefault(entry.item_id, []).append(entry)
         points = await self._index.read(Collection.ITEMS, list(grouped), vectors=True) if grouped else []
-        works = [ItemWork(item_id, group) for item_id, group in grouped.items()]
-        for work, point in zip(works, points, strict=True):
-            work.apply(item_from_point(point), point.vector if point else None)
-        return works
+        return [
+            ItemWork(item_id, group, item_from_point(point), point.vector if point else None)
+            for (item_id, group), point in zip(grouped.items(), points, strict=True)
+        ]
 
     def text_to_embed(self, work: ItemWork) -> str | None:
         """The item's text where it needs a new vector; sets the vector it has where not."""
