@@ -23,10 +23,9 @@ from streams.decide.policy import Policy
 from streams.decide.table import Table
 from streams.errors import ConfigurationError, FatalError, RetryableError
 from streams.flow.ask import Reader
-from streams.flow.budget import Budget
 from streams.flow.buffer import Buffer
 from streams.flow.catalogue import Catalogue
-from streams.flow.fanout import FanOut
+from streams.flow.fanout import Budget, FanOut
 from streams.flow.learning import Learning
 from streams.flow.parts import Hooks, Limits, Parts, Setting, World
 from streams.flow.signals import StatisticsOwner
@@ -37,7 +36,7 @@ from streams.http.server import HttpServer
 from streams.http.worker_service import WorkerService
 from streams.index.open import open_index
 from streams.kafka.agents import KafkaConsumer
-from streams.kafka.model_reader import ModelReader
+from streams.kafka.follower import ModelReader
 from streams.kafka.publisher import KafkaPublisher
 from streams.kafka.watchdog import Watchdog
 from streams.metrics import CONSUMED, Metrics

@@ -16,8 +16,7 @@ import msgspec
 
 from streams.decide.history import check_not_remade
 from streams.errors import AbandonedError, ColdstreamError, PoisonError
-from streams.flow.compute import ComputeError, computing
-from streams.flow.decoded import ItemInput, UserInput, bury, decode
+from streams.flow.decoded import ComputeError, ItemInput, UserInput, bury, computing, decode
 from streams.flow.items import Items, ItemWork
 from streams.flow.lists import Lists
 from streams.flow.parts import REBALANCE, Setting

@@ -1,11 +1,13 @@
-"""Records that passed the wire, ready to be applied; and how one that did not pass is buried."""
+"""Records that passed the wire, ready to be applied; where one may fail all the same; and how such a one is buried."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from streams.debezium import as_plain, read_change
-from streams.errors import PoisonError
+from streams.errors import ColdstreamError, PoisonError
 from streams.values import Interaction, Message, Profile, Record, Source, Topic, Trigger, TriggerKind
 from streams.wire import (
     Event,
@@ -139,6 +141,21 @@ def to_profile(user: User) -> Profile:
         blocked_items=user.blocked_items or (),
         blocked_categories=user.blocked_categories or (),
     )
+
+
+class ComputeError(Exception):
+    """Decoding passed, but applying, embedding or ranking failed: some record of the batch is at fault."""
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """Turns any error of a computation into `ComputeError`; Coldstream's own errors pass."""
+    try:
+        yield
+    except ColdstreamError:
+        raise
+    except Exception as error:
+        raise ComputeError(f"{type(error).__name__}: {error}") from error
 
 
 def bury(record: Record, error: PoisonError, failed_at: float) -> Message:

@@ -8,16 +8,36 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from streams.flow.budget import Budget
 from streams.flow.catalogue import Catalogue
-from streams.ports import Collection, Hit, Index, Match, Query
+from streams.ports import Clock, Collection, Hit, Index, Match, Query
 from streams.values import ItemRecord, Message, Topic
 from streams.wire import JSON, Refresh
 
 WAITING_MOST: Final = 10_000
 """Refreshes for withdrawn items that may wait for the budget."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """A rate that is not to be exceeded, as a token bucket: `per_second`, at most one second's worth saved up."""
+
+    per_second: float
+    clock: Clock
+    _tokens: float = 0.0
+    _at: float | None = None
+
+    def spend(self, wanted: int) -> int:
+        """How many of `wanted` may be had now."""
+        now = self.clock.monotonic()
+        earned = self.per_second if self._at is None else (now - self._at) * self.per_second
+        self._tokens = min(self.per_second, self._tokens + earned)
+        self._at = now
+        granted = min(wanted, int(self._tokens))
+        self._tokens -= granted
+        return granted
 
 
 class FanOut:

@@ -20,7 +20,7 @@ from streams.decide.recommend import lessons_of
 from streams.decide.table import Table
 from streams.decide.taste import Request
 from streams.errors import PoisonError
-from streams.flow.budget import Budget
+from streams.flow.fanout import Budget
 from streams.flow.users import UserWork
 from streams.ports import Clock, Publisher
 from streams.values import Message, Record, Topic, Vector

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from streams.decide.policy import is_positive
-from streams.flow.compute import computing
+from streams.flow.decoded import computing
 from streams.flow.items import ItemWork
 from streams.flow.parts import Setting
 from streams.flow.recommend import list_message, rank_works, to_recommendation, tombstone_message, wanted_texts

@@ -8,7 +8,7 @@ import pytest
 from streams.errors import BrokerUnavailableError, FatalError
 from streams.kafka import publisher as publisher_module
 from streams.kafka.broker import EmbeddedBroker
-from streams.kafka.model_reader import ModelReader
+from streams.kafka.follower import ModelReader
 from streams.kafka.publisher import KafkaPublisher, largest_message_bytes
 from streams.settings import Settings
 from streams.values import Message, Topic

@@ -10,10 +10,9 @@ from streams.decide.history import Bounds
 from streams.decide.policy import Policy
 from streams.decide.table import Table
 from streams.errors import RetryableError
-from streams.flow.budget import Budget
 from streams.flow.buffer import Buffer
 from streams.flow.catalogue import Catalogue
-from streams.flow.fanout import FanOut
+from streams.flow.fanout import Budget, FanOut
 from streams.flow.learning import Learning
 from streams.flow.parts import Hooks, Limits, Parts, Setting, World
 from streams.flow.signals import StatisticsOwner
