@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from encoder import EncoderError, open_bundle
+from streams.decide.arms import Arms
 from streams.decide.history import Bounds
-from streams.decide.policy import Policy
 from streams.decide.table import Table
 from streams.errors import ConfigurationError, FatalError, RetryableError
 from streams.flow.ask import Reader
@@ -126,19 +126,19 @@ class App:
         columns = Table(encoder.dimension, settings.columns_items)
         catalogue = Catalogue(index, columns, clock, settings.reload_seconds)
         texts = TextVectors(encoder, offload)
-        policy = Policy.of(settings)
+        arms = Arms.of(settings)
         learning = Learning(clock, settings.lessons_per_second if settings.learn else 0.0)
         users = Users(index, settings.users_cache)
         fan_out = FanOut(index, catalogue, Budget(settings.fan_out_per_second, clock), settings.fan_out_users)
         buffer = Buffer(records=settings.buffer_records, bytes_=settings.buffer_bytes)
         consumer = KafkaConsumer(settings)
         world = World(index, publisher, consumer, clock, randomness)
-        reader = Reader(world, catalogue, texts, learning, policy)
+        reader = Reader(world, catalogue, texts, learning, arms)
         http = HttpServer(WorkerService(reader, publisher, self._reasons), self.metrics, settings)
         setting = Setting(
             world,
             Parts(texts, catalogue, users, StatisticsOwner(index, clock, randomness), learning, fan_out),
-            policy,
+            arms,
             _limits(settings),
             Hooks(lambda: _waiting_items(consumer), http.feed.show, self._on_abandoned),
         )

@@ -23,6 +23,22 @@ def _doc(text: str, **limits: Any) -> msgspec.Meta:
     return msgspec.Meta(description=text, **limits)
 
 
+class ArmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One arm of a trial: its share of the users, and what it does otherwise than the settings of the same names say."""
+
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)]
+    event_weights: dict[str, float] | None = None
+    half_life_seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    half_life_events: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    category_cap: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    explore: bool | None = None
+    weights: dict[str, float] = {}
+    """Factors of the ranker's weights by part of the score: history, similar_users, popular, new, profile, wish."""
+    frozen_prior: bool = False
+    """Whether the shipped prior ranks, whatever was learned."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of a process; see the module's text for where they come from."""
 
@@ -96,6 +112,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     category_cap: Annotated[int, _doc("At most so many items of one first category in ten places", ge=1)] = 5
     explore: Annotated[bool, _doc("Whether the last two places may go to new items")] = True
     learn: Annotated[bool, _doc("Whether the ranker learns from the stream")] = True
+    arms: Annotated[
+        dict[str, ArmSettings],
+        _doc(
+            'Arms of a trial, by name: {"plain": {"share": 0.5}, "bold": {"share": 0.5, "diversity": 0.8}}; each may '
+            "change event_weights, half_life_seconds, half_life_events, diversity, category_cap, explore, and the "
+            "ranker: weights (factors by part of the score), frozen_prior. Users are split by a hash of their id"
+        ),
+    ] = {}
 
     batch_size: Annotated[int, _doc("Most records in a batch", ge=1)] = 256
     buffer_records: Annotated[int, _doc("Records buffered for each topic", ge=1)] = 512

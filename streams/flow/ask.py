@@ -5,12 +5,12 @@ The same decisions as the pipeline's, on what is stored; nothing is written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
 
-from streams.decide.policy import Policy
+from streams.decide.arms import Arms
 from streams.decide.recommend import recommend
 from streams.decide.taste import Request, stream_time, taste_vector, texts_of
 from streams.flow.catalogue import Catalogue
@@ -36,21 +36,19 @@ class Neighbour:
 class Reader:
     """Answers from the index and this worker's columns. Raises `IndexUnavailableError` while the index is away."""
 
-    def __init__(
-        self, world: World, catalogue: Catalogue, texts: TextVectors, learning: Learning, policy: Policy
-    ) -> None:
+    def __init__(self, world: World, catalogue: Catalogue, texts: TextVectors, learning: Learning, arms: Arms) -> None:
         self._index = world.index
         self._clock = world.clock
         self._randomness = world.randomness
         self._catalogue = catalogue
         self._texts = texts
         self._learning = learning
-        self._policy = policy
+        self._arms = arms
 
     async def state(self, user_id: str) -> UserState | None:
         """What is stored of a user; None where nothing is."""
         (point,) = await self._index.read(Collection.USERS, [user_id])
-        return from_point(point)
+        return from_point(point, user_id)
 
     async def item(self, item_id: str) -> ItemRecord | None:
         """An item of the catalogue; None for none such or a deleted one."""
@@ -85,10 +83,12 @@ class Reader:
             seed=self._randomness.integer(),
             clock=now,
         )
-        (ranking,) = recommend(self._catalogue.columns, [request], self._learning.model, self._policy)
+        arm = self._arms.of_user(user_id)
+        model = self._arms.model(arm, self._learning.model)
+        (ranking,) = recommend(self._catalogue.columns, [request], model, arm.policy)
         request_id = self._randomness.token()
         return to_recommendation(
-            ranking, state, [Trigger(TriggerKind.REQUEST, request_id, now, now)],
+            replace(ranking, arm=arm.name), state, [Trigger(TriggerKind.REQUEST, request_id, now, now)],
             recommendation_id=request_id, generated_at=now, encoder=self._texts.encoder.name,
         )  # fmt: skip
 
@@ -107,7 +107,7 @@ class Reader:
         """The items nearest to a user's taste, met ones included: what the vector means, in titles."""
         texts = await self._texts.vectors(texts_of(state))
         at = stream_time(self._catalogue.columns, state, self._clock.now())
-        vector = taste_vector(self._catalogue.columns, state, texts, self._policy, at)
+        vector = taste_vector(self._catalogue.columns, state, texts, self._arms.of_user(state.user_id).policy, at)
         return [] if vector is None else self._nearest(vector + self._catalogue.columns.mean, limit)
 
     def _nearest(self, vector: Vector, limit: int, without: str | None = None) -> list[Neighbour]:

@@ -29,7 +29,7 @@ class Lists:
     def __init__(self, setting: Setting) -> None:
         self._world = setting.world
         self._parts = setting.parts
-        self._policy = setting.policy
+        self._arms = setting.arms
         self._limits = setting.limits
         self._hooks = setting.hooks
 
@@ -40,9 +40,7 @@ class Lists:
         seeds = [self._world.randomness.integer() for _ in works]
         now = self._world.clock.now()
         with computing():
-            rank_works(
-                works, texts, self._parts.catalogue.columns, self._parts.learning.model, self._policy, now, seeds
-            )
+            rank_works(works, texts, self._parts.catalogue.columns, self._parts.learning.model, self._arms, now, seeds)
 
     async def emit(
         self, items: Sequence[ItemWork], users: Sequence[UserWork], dead: Sequence[Message], report: BatchReport
@@ -53,7 +51,7 @@ class Lists:
         messages = [*dead, *(message for work in users if (message := self._to_message(work, now)) is not None)]
         messages += await self._refreshes(items, now, report)
         texts = await self._parts.texts.vectors(wanted_texts(users))
-        messages += self._parts.learning.lessons(users, texts, self._parts.catalogue.columns, self._policy)
+        messages += self._parts.learning.lessons(users, texts, self._parts.catalogue.columns, self._arms.policy)
         if messages:
             await self._world.publisher.send(messages)
         await self.repair(users)
@@ -95,7 +93,11 @@ class Lists:
         """
         while self._world.index.shared and works:
             points = await self._world.index.read(Collection.USERS, [work.user_id for work in works])
-            works = [work for work, point in zip(works, points, strict=True) if _is_behind(work, from_point(point))]
+            works = [
+                work
+                for work, point in zip(works, points, strict=True)
+                if _is_behind(work, from_point(point, work.user_id))
+            ]
             if not works:
                 return
             self._parts.users.forget(work.user_id for work in works)
@@ -126,7 +128,7 @@ class Lists:
                 if entry.recommendation_id is not None:
                     report.attributed[interaction.type.value] += 1
                 met = {other.item_id for other in before.history}
-                wanted = is_positive(interaction, self._policy.liked_from) and interaction.item_id not in met
+                wanted = is_positive(interaction, self._arms.policy.liked_from) and interaction.item_id not in met
                 if interaction.item_id is None or not wanted or not before.list_ids:
                     continue
                 if popular is None:

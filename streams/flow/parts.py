@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from streams.decide.arms import Arms
 from streams.decide.history import Bounds
-from streams.decide.policy import Policy
 from streams.flow.catalogue import Catalogue
 from streams.flow.fanout import FanOut
 from streams.flow.learning import Learning
@@ -81,6 +81,6 @@ class Setting:
 
     world: World
     parts: Parts
-    policy: Policy
+    arms: Arms
     limits: Limits
     hooks: Hooks

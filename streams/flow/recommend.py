@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
-from streams.decide.policy import Policy
+from streams.decide.arms import Arms
 from streams.decide.ranker import Model
 from streams.decide.recommend import floor_of, recommend
 from streams.decide.table import Table
@@ -30,32 +31,28 @@ def rank_works(
     works: Sequence[UserWork],
     texts: Mapping[str, Vector],
     columns: Table,
-    model: Model,
-    policy: Policy,
+    learned: Model,
+    arms: Arms,
     clock: float,
     seeds: Sequence[int],
 ) -> None:
-    """Give each work its taste, and its ranking where it wants a list. One seed a work."""
-    for work in works:
+    """Give each work its taste, and its ranking where it wants a list, by the arm of its user. One seed a work."""
+    wanting: dict[str, list[tuple[UserWork, Request]]] = {arm.name: [] for arm in arms.all}
+    for work, seed in zip(works, seeds, strict=True):
         work.ranking = None
+        arm = arms.of_user(work.user_id)
         at = stream_time(columns, work.state, clock)
-        work.taste = None if work.state.is_marker else taste_vector(columns, work.state, texts, policy, at)
-    wanting = [(work, seed) for work, seed in zip(works, seeds, strict=True) if work.wants_list]
-    requests = [
-        Request(
-            state=work.state,
-            now=stream_time(columns, work.state, clock),
-            limit=policy.list_size,
-            texts=texts,
-            seed=seed,
-            clock=clock,
-        )
-        for work, seed in wanting
-    ]
-    rankings = recommend(columns, requests, model, policy) if requests else []
-    for (work, _), ranking in zip(wanting, rankings, strict=True):
-        work.ranking = ranking
-        work.floor = floor_of(columns, work.taste, ranking)
+        work.taste = None if work.state.is_marker else taste_vector(columns, work.state, texts, arm.policy, at)
+        if work.wants_list:
+            limit = arm.policy.list_size
+            request = Request(state=work.state, now=at, limit=limit, texts=texts, seed=seed, clock=clock)
+            wanting[arm.name].append((work, request))
+    for arm in arms.all:
+        requests = [request for _, request in wanting[arm.name]]
+        rankings = recommend(columns, requests, arms.model(arm, learned), arm.policy) if requests else []
+        for (work, _), ranking in zip(wanting[arm.name], rankings, strict=True):
+            work.ranking = dataclasses.replace(ranking, arm=arm.name) if arm.name else ranking
+            work.floor = floor_of(columns, work.taste, work.ranking)
 
 
 def to_recommendation(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from streams.decide.arms import Arms
 from streams.decide.history import Bounds
 from streams.decide.policy import Policy
 from streams.decide.table import Table
@@ -109,7 +110,7 @@ class Process:
                 learning,
                 FanOut(index, self._catalogue, Budget(knobs.fan_out_per_second, self.clock), knobs.fan_out_users),
             ),
-            Policy(list_size=knobs.list_size),
+            Arms(Policy(list_size=knobs.list_size)),
             Limits(
                 bounds=Bounds(knobs.history_size, 64, knobs.exclusions_size),
                 excluding=EXCLUDING,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from encoder.hashing import HashingEncoder
+from streams.decide.arms import Arms
 from streams.decide.history import Bounds
 from streams.decide.policy import Policy
 from streams.decide.table import Table
@@ -50,7 +51,7 @@ class Service:
         self.setting = Setting(
             World(self.index, self.publisher, self.ownership, self.clock, randomness),
             self.parts,
-            Policy(explore=False),
+            Arms(Policy(explore=False)),
             Limits(Bounds(50, 64, 100), frozenset({"purchase", "dislike"}), 100_000, 5.0, 100, 256, 0.25, 2.0),
             Hooks(lambda: float(self.ownership.waiting)),
         )
@@ -97,7 +98,7 @@ class Service:
     async def state(self, user_id: str) -> UserState | None:
         """What is stored of a user."""
         (point,) = await self.index.read(Collection.USERS, [user_id])
-        return from_point(point)
+        return from_point(point, user_id)
 
     def lists(self) -> list[Any]:
         """Recommendations sent so far; None for tombstones."""
