@@ -52,6 +52,9 @@ class Point:
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
     vector: Vector | None = None
     terms: Terms | None = None
+    named: bool = True
+    """Whether the key is stored in clear. Where it is not, the point is found by its key only, and what is read of it has
+    an empty one: of somebody who was erased, nothing but the point's id is left."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import msgspec
 
 from streams.decide.history import check_not_remade
+from streams.decide.taste import texts_of
 from streams.errors import AbandonedError, ColdstreamError, PoisonError
 from streams.flow.decoded import ComputeError, ItemInput, UserInput, bury, computing, decode
 from streams.flow.items import Items, ItemWork
@@ -24,7 +25,7 @@ from streams.flow.persist import persist
 from streams.flow.recommend import wanted_texts
 from streams.flow.report import BatchReport
 from streams.flow.signals import signal_messages
-from streams.flow.users import UserWork, from_point, mark_refreshes, to_point
+from streams.flow.users import UserWork, from_point, keeps_name, mark_refreshes, to_point
 from streams.ports import Collection, Point, Write
 from streams.values import Message, Record, Topic, UserState
 
@@ -68,7 +69,7 @@ class Pipeline:
 
     async def _process(self, records: Sequence[Record]) -> BatchReport:
         clock = self._world.clock
-        begun = clock.monotonic()
+        begun, begun_at = clock.monotonic(), clock.now()
 
         def guard() -> None:
             if self._world.ownership.interrupted() == REBALANCE:  # a stop finishes the batch in hand
@@ -83,7 +84,7 @@ class Pipeline:
             user_works, states = await self._load_users(users, report)
         with self._stage(report, "apply"), computing():
             for work in item_works:
-                work.apply(work.found, work.found_vector)
+                work.apply(work.found, work.found_vector, begun_at)
             for user in user_works:
                 user.apply(states[user.user_id], self._limits.bounds, self._limits.excluding)
         with self._stage(report, "embed"):
@@ -167,7 +168,8 @@ class Pipeline:
             redone = [by_id[user_id] for user_id in lost]
             with computing():
                 for work in redone:
-                    work.apply(from_point(lost[work.user_id]), self._limits.bounds, self._limits.excluding)
+                    found = from_point(lost[work.user_id], work.user_id)
+                    work.apply(found, self._limits.bounds, self._limits.excluding)
             await self._lists.make(redone)
             return self._to_writes(redone)
 
@@ -179,6 +181,9 @@ class Pipeline:
             self._parts.users.forget(by_id)  # nobody knows which of the writes took effect
             raise
         self._parts.users.keep(work.state for work in works if work.state.version)
+        for work in works:
+            if work.erases and work.found is not None:
+                self._parts.texts.forget(texts_of(work.found))
 
     def _to_writes(self, works: Sequence[UserWork]) -> list[Write]:
         writes = []
@@ -193,7 +198,8 @@ class Pipeline:
                 version=work.state.version + 1,
                 write_id=self._world.randomness.token(),
             )
-            writes.append(Write(to_point(work, work.state), expected))
+            named = keeps_name(work.state, self._world.clock.now(), shared=self._world.index.shared)
+            writes.append(Write(to_point(work, work.state, named=named), expected))
         return writes
 
     def _count(self, items: Sequence[ItemWork], users: Sequence[UserWork], report: BatchReport) -> None:

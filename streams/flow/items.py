@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -18,6 +19,9 @@ from streams.ports import Clock, Collection, Encoder, Index, Point, Randomness, 
 from streams.values import ItemRecord, Vector
 
 Embed = Callable[[Sequence[str]], Awaitable[NDArray[np.float32]]]
+
+TELLING: Final = frozenset({ItemOutcome.DELETED, ItemOutcome.CHANGED, ItemOutcome.TEXT_CHANGED})
+"""What may have put an item out of reach that stands in lists."""
 
 _DECODER = msgspec.json.Decoder(ItemRecord)
 _ENCODER = msgspec.json.Encoder()
@@ -34,12 +38,12 @@ class ItemWork:
     record: ItemRecord = field(init=False)
     outcomes: list[ItemOutcome] = field(init=False)
     arrived: bool = False
-    """Whether its creation is in this batch (or is redelivered), loudly: it may fan out."""
+    """Whether its creation (or earlier publication) is in this batch or is redelivered, loudly: it may fan out."""
     withdrawn: bool = False
-    """Whether it went out of reach in this batch: the users whose last list holds it are to be refreshed."""
+    """Whether it is out of reach since this batch: the users whose last list holds it are to be refreshed."""
     vector: Vector | None = None
 
-    def apply(self, found: ItemRecord | None, vector: Vector | None) -> None:
+    def apply(self, found: ItemRecord | None, vector: Vector | None, now: float) -> None:
         """Apply all records, in order, to what was found; done again by whoever loses a write."""
         self.found, self.found_vector, self.vector = found, vector, None
         self.outcomes, self.arrived, self.withdrawn = [], False, False
@@ -51,8 +55,10 @@ class ItemWork:
             created = record.created == (entry.source.partition, entry.source.offset)
             if not entry.quiet and (outcome is ItemOutcome.CREATED or (repeated and created)):
                 self.arrived = True
-            gone = record.deleted or not record.available
-            if not entry.quiet and gone and (not repeated or record.source == entry.source):
+            if not entry.quiet and found is not None and _opens_later(found, now) and record.recommendable(now):
+                self.arrived = True
+            told = outcome in TELLING or (repeated and record.source == entry.source)
+            if not entry.quiet and told and not record.recommendable(now):
                 self.withdrawn = True
         if record is None:
             raise ValueError("an item's work needs at least one record")
@@ -104,7 +110,7 @@ class Items:
             redone = [by_id[item_id] for item_id in lost]
             for work in redone:
                 point = lost[work.item_id]
-                work.apply(item_from_point(point), point.vector if point else None)
+                work.apply(item_from_point(point), point.vector if point else None, self._clock.now())
             await self.embed(redone, embed)
             return [self._to_write(work) for work in redone if work.changed]
 
@@ -128,6 +134,10 @@ class Items:
             encoder="" if work.vector is None else self._encoder.name,
         )
         return Write(item_to_point(work.record, work.vector, self._encoder.template, self._clock.now()), expected)
+
+
+def _opens_later(record: ItemRecord, now: float) -> bool:
+    return record.published_at is not None and record.published_at > now
 
 
 def text_of(record: ItemRecord, template: int) -> str:

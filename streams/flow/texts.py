@@ -56,6 +56,11 @@ class TextVectors:
         """Vectors of users' texts."""
         return (await self.both((), texts))[1]
 
+    def forget(self, texts: Iterable[str]) -> None:
+        """Drop what an erased user wrote."""
+        for text in texts:
+            self._cache.pop(text, None)
+
     async def _probe(self) -> None:
         try:
             await self._offload(lambda: self.encoder.encode([PROBE]))

@@ -10,6 +10,9 @@ import heapq
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
+from streams.decide.history import Outcome
 from streams.errors import AbandonedError, PoisonError
 from streams.flow.decoded import bury
 from streams.flow.learning import decode_lessons
@@ -18,13 +21,15 @@ from streams.flow.parts import REBALANCE, Setting
 from streams.flow.recommend import tombstone_message
 from streams.flow.report import BatchReport
 from streams.flow.signals import decode_signals
-from streams.flow.users import UserWork, from_point
-from streams.ports import Collection, Match
-from streams.values import Message, Record, Topic, Trigger, TriggerKind, UserState
+from streams.flow.users import REPEATS_SECONDS, UserWork, from_point, to_point
+from streams.ports import Collection, Match, Write
+from streams.values import ItemRecord, Message, Record, Topic, Trigger, TriggerKind, UserState
 
-REPEATS_SECONDS: Final = (60.0, 3600.0)
-"""A tombstone is repeated so long after an erasure: a zombie may have written a list after it."""
+LOOK_BACK_SECONDS: Final = 3600.0
+"""What came or went by time alone so long before a partition of items became ours is looked at once more."""
 RECOVERED_MOST: Final = 10_000
+RECOVERED_SECONDS: Final = 7 * 86_400.0
+"""Erasures up to this old whose tombstones nobody repeated (all workers stood still) are found at the start."""
 
 Act = Callable[[], Awaitable[object]]
 
@@ -38,25 +43,27 @@ class Upkeep:
         self._parts = setting.parts
         self._lists = Lists(setting)
         self._flushed_at = setting.world.clock.monotonic()
-        self._ticked_at = setting.world.clock.now()
-        self._repeats: list[tuple[float, str]] = []
+        self._ticked: dict[int, float] = {}
+        """Until when each owned partition of items was looked at for what time alone changed."""
+        self._repeats: list[tuple[float, str, bool]] = []
+        """When, whose, and whether it is the last time."""
         self._withdrawn: list[str] = []
         """Items that other workers withdrew, whose users are still to be looked for."""
         self.erased_at: float | None = None
         """Wall-clock time of the oldest erasure whose bytes may still lie in the index's files; reset by who purges."""
 
     async def recover(self) -> None:
-        """Find the erasures of the last hour: their tombstones are to be repeated. Called once, at the start.
+        """Find the erasures whose tombstones are to be repeated: markers that have a name yet. Called once, at the start.
 
         Nobody knows whether the last process purged after the last erasure: where there is a marker, it is done again.
         """
         now = self._world.clock.now()
         if await self._world.index.find(Collection.USERS, Match(equals={"marker": True}), 1):
             self.erased_at = now
-        recent = Match(equals={"marker": True}, at_least={"erased_at": now - REPEATS_SECONDS[-1]})
+        recent = Match(equals={"marker": True}, at_least={"erased_at": now - RECOVERED_SECONDS})
         for hit in await self._world.index.find(Collection.USERS, recent, RECOVERED_MOST):
             erased_at = hit.fields.get("erased_at")
-            if isinstance(erased_at, float):
+            if hit.key and isinstance(erased_at, float):
                 self._repeat(hit.key, erased_at)
 
     def due(self, owned: Mapping[str, frozenset[int]], *, stopping: bool) -> Iterator[Act]:
@@ -74,7 +81,7 @@ class Upkeep:
         now = self._world.clock.now()
         for user_id in report.erased:
             self._repeat(user_id, now)
-        if report.erased and self.erased_at is None:
+        if report.outcomes[Topic.USERS.value, Outcome.ERASED.value] and self.erased_at is None:
             self.erased_at = now
 
     async def fold(self, records: Sequence[Record], check: Callable[[], None]) -> None:
@@ -123,12 +130,16 @@ class Upkeep:
             self._withdrawn.clear()
 
     async def _turn(self, owned: Mapping[str, frozenset[int]]) -> None:
-        """Items of ours whose time has come or gone since the last look, then what waits for the budget."""
-        mine = owned.get(Topic.ITEMS.value, frozenset())
+        """Items of ours whose time has come or gone since the last look, then what waits for the budget.
+
+        Of a partition that is newly ours, the last owner may have died before what came or went of late.
+        """
         now = self._world.clock.now()
-        arrived, withdrawn = self._parts.catalogue.turned(self._ticked_at, now)
-        came = [record for record in arrived if record.source is not None and record.source.partition in mine]
-        went = [record.item_id for record in withdrawn if record.source is not None and record.source.partition in mine]
+        mine = owned.get(Topic.ITEMS.value, frozenset())
+        looked = {partition: self._ticked.get(partition, now - LOOK_BACK_SECONDS) for partition in mine}
+        arrived, withdrawn = self._parts.catalogue.turned(min(looked.values(), default=now), now)
+        came = [record for record in arrived if _is_later(record, record.published_at, looked)]
+        went = [record.item_id for record in withdrawn if _is_later(record, record.expires_at, looked)]
         messages: list[Message] = []
         if came:
             messages += (await self._parts.fan_out.arrived(came, now))[0]
@@ -137,23 +148,37 @@ class Upkeep:
         messages += self._parts.fan_out.due()
         if messages:
             await self._world.publisher.send(messages)
-        self._ticked_at = now
+        self._ticked = dict.fromkeys(mine, now)
 
     def _repeat(self, user_id: str, erased_at: float) -> None:
         for seconds in REPEATS_SECONDS:
-            heapq.heappush(self._repeats, (erased_at + seconds, user_id))
+            heapq.heappush(self._repeats, (erased_at + seconds, user_id, seconds == REPEATS_SECONDS[-1]))
 
     async def _repeat_tombstones(self) -> None:
         now = self._world.clock.now()
-        due = [user_id for at, user_id in self._repeats if at <= now]
+        due = {user_id: last for at, user_id, last in sorted(self._repeats) if at <= now}
         if due:
-            points = await self._world.index.read(Collection.USERS, due)
-            erased = [state for point in points if (state := from_point(point)) is not None and state.is_marker]
+            points = await self._world.index.read(Collection.USERS, list(due))
+            states = [from_point(point, user_id) for user_id, point in zip(due, points, strict=True)]
+            erased = [state for state in states if state is not None and state.is_marker]
             if erased:
                 await self._world.publisher.send([tombstone_message(state) for state in erased])
                 await self._lists.repair([_work_of(state, now) for state in erased])
+                await self._unname([state for state in erased if due[state.user_id]])
         while self._repeats and self._repeats[0][0] <= now:
             heapq.heappop(self._repeats)
+
+    async def _unname(self, markers: Sequence[UserState]) -> None:
+        """Nobody needs to know any more whose these markers are. Who has written one meanwhile knows that too."""
+        if not self._world.index.shared:
+            return  # there it was never stored
+        writes = []
+        for marker in markers:
+            token = self._world.randomness.token()
+            state = msgspec.structs.replace(marker, version=marker.version + 1, write_id=token)
+            writes.append(Write(to_point(UserWork(marker.user_id, []), state, named=False), marker.version))
+        await self._world.index.write(Collection.USERS, writes)
+        self._parts.users.forget(marker.user_id for marker in markers)
 
     async def _bury(self, dead: Sequence[tuple[Record, PoisonError]]) -> None:
         if dead:
@@ -163,6 +188,11 @@ class Upkeep:
     def _guard(self) -> None:
         if self._world.ownership.interrupted() == REBALANCE:
             raise AbandonedError(REBALANCE)
+
+
+def _is_later(record: ItemRecord, at: float | None, looked: Mapping[int, float]) -> bool:
+    """Whether that time of an item lies behind the last look at its partition; False for partitions of others."""
+    return at is not None and record.source is not None and at > looked.get(record.source.partition, at)
 
 
 def _work_of(state: UserState, now: float) -> UserWork:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
@@ -22,6 +23,9 @@ from streams.flow.decoded import EventInput, ProfileInput, RefreshInput, UserInp
 from streams.ports import Collection, Index, Point
 from streams.values import Ranking, Topic, Trigger, UserState, Vector
 from streams.wire import Recommendation
+
+REPEATS_SECONDS: Final = (60.0, 3600.0)
+"""A tombstone is repeated so long after an erasure: a zombie may have written a list after it."""
 
 _DECODER = msgspec.json.Decoder(UserState)
 _ENCODER = msgspec.json.Encoder()
@@ -97,6 +101,11 @@ class UserWork:
         return self.ranking is not None and (not self.refreshed_only or self.ranking.item_ids != self.last_ids)
 
     @property
+    def erases(self) -> bool:
+        """Whether something of the user was removed for good."""
+        return (Topic.USERS, Outcome.ERASED) in self.outcomes
+
+    @property
     def changed(self) -> bool:
         """Whether the state differs from what was read."""
         return self.state is not self.met
@@ -155,8 +164,16 @@ def mark_refreshes(work: UserWork) -> UserState:
     return work.state if applied is work.state.applied else msgspec.structs.replace(work.state, applied=applied)
 
 
-def to_point(work: UserWork, state: UserState) -> Point:
-    """The user's point: one JSON string, and the few fields that are filtered on."""
+def keeps_name(state: UserState, now: float, *, shared: bool) -> bool:
+    """Whether the user's id is stored in clear. An erased one's is not, but where zombies are possible (a shared index)
+    and whoever starts must still know whose tombstones are to be repeated.
+    """
+    last = REPEATS_SECONDS[-1]
+    return not state.is_marker or (shared and state.erased_at is not None and now < state.erased_at + last)
+
+
+def to_point(work: UserWork, state: UserState, *, named: bool) -> Point:
+    """The user's point: one JSON string, and the few fields that are filtered on; see `keeps_name`."""
     fields: dict[str, str | int | float | bool | tuple[str, ...]] = {
         "marker": state.is_marker,
         "list_ids": state.list_ids,
@@ -167,12 +184,16 @@ def to_point(work: UserWork, state: UserState) -> Point:
     if state.is_marker and state.erased_at is not None:
         fields["erased_at"] = state.erased_at
     vector = None if state.is_marker else work.taste
-    return Point(work.user_id, state.version, state.write_id, _ENCODER.encode(state).decode(), fields, vector)
+    body = _ENCODER.encode(state if named else msgspec.structs.replace(state, user_id="")).decode()
+    return Point(work.user_id, state.version, state.write_id, body, fields, vector, named=named)
 
 
-def from_point(point: Point | None) -> UserState | None:
-    """The state in a point."""
-    return None if point is None else _DECODER.decode(point.body)
+def from_point(point: Point | None, user_id: str) -> UserState | None:
+    """The state in the point of this user."""
+    if point is None:
+        return None
+    state = _DECODER.decode(point.body)
+    return state if state.user_id else msgspec.structs.replace(state, user_id=user_id)
 
 
 class Users:
@@ -191,7 +212,7 @@ class Users:
         states: dict[str, UserState | None] = {user_id: self._cache.get(user_id) for user_id in user_ids}
         if missing:
             points = await self._index.read(Collection.USERS, missing)
-            states.update({user_id: from_point(point) for user_id, point in zip(missing, points, strict=True)})
+            states.update({user_id: from_point(point, user_id) for user_id, point in zip(missing, points, strict=True)})
         return states, len(user_ids) - len(missing)
 
     def keep(self, states: Iterable[UserState]) -> None:

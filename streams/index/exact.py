@@ -62,7 +62,10 @@ class ExactIndex:
         """See the port."""
         check_match(collection, match)
         found = (point for point in self.points[collection].values() if matches(match, point))
-        return [Hit(point.key, 0.0, dict(point.fields)) for _, point in zip(range(limit), found, strict=False)]
+        return [
+            Hit(point.key if point.named else "", 0.0, dict(point.fields))
+            for _, point in zip(range(limit), found, strict=False)
+        ]
 
     async def scan(
         self, collection: Collection, *, cursor: str | None = None, limit: int = 1000, match: Match | None = None,
@@ -159,4 +162,7 @@ def _overlap(wanted: dict[int, float], terms: Terms | None) -> float | None:
 
 
 def _shown(point: Point | None, *, vectors: bool) -> Point | None:
-    return point if point is None or vectors else replace(point, vector=None, terms=None)
+    if point is None or (vectors and point.named):
+        return point
+    shown = point if vectors else replace(point, vector=None, terms=None)
+    return shown if point.named else replace(shown, key="", named=False)

@@ -89,7 +89,7 @@ def check_match(collection: Collection, match: Match) -> None:
 def to_payload(point: Point) -> dict[str, Any]:
     """The payload of a point, tuples as lists."""
     payload: dict[str, Any] = {
-        "key": point.key,
+        "key": point.key if point.named else "",
         "version": point.version,
         "write_id": point.write_id,
         "body": point.body,

@@ -229,8 +229,10 @@ class Site:
                 records += some
         return records
 
-    async def points(self) -> dict[Collection, dict[str, Point]]:
-        """All that the index holds. With an embedded index the worker must have ended."""
+    async def points(self, users: Sequence[str]) -> dict[Collection, dict[str, Point]]:
+        """All that the index holds; erased ones have no name there, so that all users are to be named. With an embedded
+        index the worker must have ended.
+        """
         index = open_index(self.settings)
         await index.open(DIMENSION)
         try:
@@ -244,6 +246,9 @@ class Site:
                     cursor = page.cursor
                     if cursor is None:
                         break
+            named = await index.read(Collection.USERS, list(users), vectors=True)
+            found[Collection.USERS].pop("", None)
+            found[Collection.USERS].update((user, point) for user, point in zip(users, named, strict=True) if point)
             return found
         finally:
             await index.close()
@@ -257,7 +262,7 @@ class Site:
             placed.append(Placed(replace(sent, partition=record.partition, time=record.time), record.offset))
         wrong = [] if len(placed) >= len(script) else [f"{len(placed)} of {len(script)} records are in the topics"]
         expected = expect(placed, HISTORY_SIZE, 10_000)
-        points = await self.points()
+        points = await self.points(list(expected.users))
         wrong += compare_users(expected.users, points[Collection.USERS])
         wrong += compare_items(expected.items, points[Collection.ITEMS])
         wrong += compare_statistics(expected.statistics, points[Collection.STATISTICS])

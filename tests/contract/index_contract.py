@@ -272,6 +272,22 @@ class IndexContract:
         await index.write(USERS, new(point("a", vector=unit(1)), point("b", marker=True)))
         assert await index.count(USERS) == 2
 
+    async def test_of_a_point_without_a_name_only_its_id_is_left(self, index: Index) -> None:
+        await index.write(USERS, new(point("somebody", vector=unit(1), marker=False), point("other", marker=True)))
+        nameless = Point("somebody", 2, "x", "{}", {"marker": True, "erased_at": 5.0}, named=False)
+        await index.write(USERS, [Write(nameless, 1)])
+        (read,) = await index.read(USERS, ["somebody"])
+        assert read is not None
+        assert (read.key, read.version, read.fields["erased_at"]) == ("", 2, 5.0)
+        assert keys(await index.find(USERS, Match(at_least={"erased_at": 0}), 5)) == [""]
+        page = await index.scan(USERS)
+        assert sorted(keys(page.points)) == ["", "other"]
+        await index.purge()
+        await index.write(USERS, [Write(point("somebody", 3, "back", unit(2), marker=False), 2)])
+        assert await self.winner(index, "somebody") == (3, "back")
+        assert keys((await index.search(USERS, [Query(5, unit(2))]))[0]) == ["somebody"]
+        assert await index.count(USERS) == 2
+
     async def test_undeclared_fields_are_refused(self, index: Index) -> None:
         declared: list[dict[str, FieldValue]] = [
             {"colour": "red"},

@@ -21,10 +21,12 @@ from qdrant_client import grpc as wire
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc, payload_to_grpc
 
 from streams.index.exact import ExactIndex
-from streams.index.stored import DENSE, TERMS, point_id, to_fields, to_payload
+from streams.index.stored import DENSE, TERMS, to_fields, to_payload
 from streams.ports import Collection, Hit, Match, Point, Query, Terms, Write
 
 Context = Any
+END = "\x1f\x00\x1f"
+"""Between a key and a body."""
 
 
 @dataclass
@@ -49,8 +51,6 @@ class Front:
     held: dict[str, Held] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     stores: dict[str, ExactIndex] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
-    """Key by point id."""
     calls: dict[str, int] = field(default_factory=dict)
 
     async def admit(self, context: Context, call: str) -> None:
@@ -189,7 +189,6 @@ class Points(wire.PointsServicer):
             if not modes.get(upsert.update_mode):
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only insert_only, and update_only with a version")
             writes.append(Write(point, expected))
-            self._front.keys[struct.id.uuid] = point.key
         await held.store.write(held.collection, writes)
         done = wire.UpdateResult(status=wire.UpdateStatus.Completed)
         return wire.UpdateBatchResponse(result=[done for _ in writes])
@@ -197,8 +196,8 @@ class Points(wire.PointsServicer):
     async def Get(self, request: Any, context: Context) -> wire.GetResponse:
         await self._front.admit(context, "read")
         held = await self._front.named(request.collection_name, context)
-        keys = [self._front.keys[each.uuid] for each in request.ids if each.uuid in self._front.keys]
-        found = await held.store.read(held.collection, keys, vectors=request.with_vectors.enable)
+        ids = [each.uuid for each in request.ids]
+        found = await held.store.read(held.collection, ids, vectors=request.with_vectors.enable)
         return wire.GetResponse(result=[self._shown(point, request.with_vectors.enable) for point in found if point])
 
     async def QueryBatch(self, request: Any, context: Context) -> wire.QueryBatchResponse:
@@ -212,7 +211,7 @@ class Points(wire.PointsServicer):
             match = await self._front.match(held, message.filter, context)
             queries.append(Query(message.limit, vector, terms, match))
         results = [
-            wire.BatchResult(result=[self._hit(hit) for hit in hits])
+            wire.BatchResult(result=[self._hit(held, hit) for hit in hits])
             for hits in await held.store.search(held.collection, queries)
         ]
         return wire.QueryBatchResponse(result=results)
@@ -221,10 +220,10 @@ class Points(wire.PointsServicer):
         await self._front.admit(context, "scan")
         held = await self._front.named(request.collection_name, context)
         match = await self._front.match(held, request.filter, context)
-        cursor = self._front.keys[request.offset.uuid] if request.HasField("offset") else None
+        cursor = request.offset.uuid if request.HasField("offset") else None
         enabled = request.with_vectors.enable
         page = await held.store.scan(held.collection, cursor=cursor, limit=request.limit, match=match, vectors=enabled)
-        following = None if page.cursor is None else wire.PointId(uuid=point_id(page.cursor))
+        following = None if page.cursor is None else wire.PointId(uuid=page.cursor)
         shown = [self._shown(point, enabled) for point in page.points]
         return wire.ScrollResponse(result=shown, next_page_offset=following)
 
@@ -241,7 +240,7 @@ class Points(wire.PointsServicer):
         if vector is not None and len(vector) != held.params.params.vectors_config.params_map.map[DENSE].size:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Wrong input: Vector dimension error")
         return Point(
-            payload["key"], payload["version"], payload["write_id"], payload["body"],
+            struct.id.uuid, payload["version"], payload["write_id"], f"{payload['key']}{END}{payload['body']}",
             to_fields(held.collection, payload), vector, _terms(vectors[TERMS].sparse) if TERMS in vectors else None,
         )  # fmt: skip
 
@@ -255,16 +254,16 @@ class Points(wire.PointsServicer):
                 sparse=wire.SparseVector(indices=point.terms.ids.tolist(), values=point.terms.weights.tolist())
             )
         return wire.RetrievedPoint(
-            id=RestToGrpc.convert_extended_point_id(point_id(point.key)),
-            payload=payload_to_grpc(to_payload(point)),
+            id=RestToGrpc.convert_extended_point_id(point.key),
+            payload=payload_to_grpc(_payload(point)),
             vectors=wire.VectorsOutput(vectors=wire.NamedVectorsOutput(vectors=named)) if vectors else None,
         )
 
     @staticmethod
-    def _hit(hit: Hit) -> wire.ScoredPoint:
-        payload = to_payload(Point(hit.key, 0, "", "", hit.fields))
+    def _hit(held: Held, hit: Hit) -> wire.ScoredPoint:
+        payload = _payload(held.store.points[held.collection][hit.key])
         return wire.ScoredPoint(
-            id=wire.PointId(uuid=point_id(hit.key)), score=hit.score, version=1, payload=payload_to_grpc(payload)
+            id=wire.PointId(uuid=hit.key), score=hit.score, version=1, payload=payload_to_grpc(payload)
         )
 
 
@@ -285,6 +284,12 @@ async def start(
 def url(port: int, scheme: str = "http", host: str = "127.0.0.1") -> str:
     """What to set as COLDSTREAM_INDEX."""
     return f"{scheme}://{host}?grpc_port={port}"
+
+
+def _payload(point: Point) -> dict[str, Any]:
+    """The payload as it was sent: the store's key is the point's id, the sent one stands before the body."""
+    key, _, body = point.body.partition(END)
+    return {**to_payload(point), "key": key, "body": body}
 
 
 def _terms(message: wire.SparseVector) -> Terms:
