@@ -129,3 +129,8 @@ def test_the_report_tells_name_size_and_speed(encoder):
 def test_importing_the_package_loads_no_runtime():
     script = "import encoder, sys; sys.exit(any(m.split('.')[0] in {'onnxruntime', 'torch'} for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_golden_texts_still_agree_when_asked_again():
+    encoder = open_bundle()
+    assert 0.99 <= encoder.agreement() <= 1.0001
