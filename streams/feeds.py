@@ -15,34 +15,42 @@ SPACED_TAGS: Final = frozenset(
     {"p", "br", "div", "li", "ul", "ol", "tr", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6"}
 )
 HIDDEN_TAGS: Final = frozenset({"script", "style"})
+SHOPIFY_NAMES: Final = {
+    "url handle": "handle",
+    "body (html)": "description",
+    "variant price": "price",
+    "published on online store": "published",
+}
+"""Columns of the product CSV by one name each, in small letters: exports have old or new ones."""
 
 
 def read_shopify(rows: Iterable[Row]) -> Iterator[Row]:
-    """Items of a Shopify product export: rows of one Handle are one item, at its lowest price."""
+    """Items of a Shopify product export, of old or new columns: rows of one handle are one item, at its lowest price."""
     products: dict[str, list[Row]] = {}
-    for row in rows:
-        if "Handle" not in row:
-            raise ColdstreamError("this is no Shopify product export: a row has no Handle")
-        products.setdefault(row["Handle"], []).append(row)
+    for raw in rows:
+        row = {SHOPIFY_NAMES.get(name.lower(), name.lower()): value for name, value in raw.items()}
+        if "handle" not in row:
+            raise ColdstreamError("this is no Shopify product export: a row has no Handle (or URL handle)")
+        products.setdefault(row["handle"], []).append(row)
     for handle, variants in products.items():
         whole = {name: value for row in reversed(variants) for name, value in row.items()}  # the first row wins
         options: dict[str, list[str]] = {}
         for place in ("1", "2", "3"):
-            name = whole.get(f"Option{place} Name", "")
-            values = [row[f"Option{place} Value"] for row in variants if f"Option{place} Value" in row]
+            name = whole.get(f"option{place} name", "")
+            values = [row[f"option{place} value"] for row in variants if f"option{place} value" in row]
             if name and name != "Title":
                 options[name.lower()] = list(dict.fromkeys(values))
-        path = [part.strip() for part in whole.get("Product Category", "").split(">") if part.strip()]
-        tags = [tag.strip() for tag in whole.get("Tags", "").split(",") if tag.strip()]
-        prices = [row.get("Variant Price", "") for row in variants]
-        status, published = whole.get("Status", "active").lower(), whole.get("Published", "true").lower() != "false"
+        path = [part.strip() for part in whole.get("product category", "").split(">") if part.strip()]
+        tags = [tag.strip() for tag in whole.get("tags", "").split(",") if tag.strip()]
+        prices = [row.get("price", "") for row in variants]
+        status, published = whole.get("status", "active").lower(), whole.get("published", "true").lower() != "false"
         yield _prune({
             "item_id": handle,
-            "title": whole.get("Title", handle),
-            "description": to_text(whole.get("Body (HTML)", "")),
-            "categories": list(dict.fromkeys([*([whole["Type"]] if "Type" in whole else []), *reversed(path)])),
+            "title": whole.get("title", handle),
+            "description": to_text(whole.get("description", "")),
+            "categories": list(dict.fromkeys([*([whole["type"]] if "type" in whole else []), *reversed(path)])),
             "price": min(map(float, filter(_is_number, prices)), default=None),
-            "attributes": _prune({"vendor": whole.get("Vendor"), "tags": tags, **options}),
+            "attributes": _prune({"vendor": whole.get("vendor"), "tags": tags, **options}),
             "available": (status, published) == ("active", True),
         })  # fmt: skip
 
@@ -58,7 +66,8 @@ def read_google_merchant(rows: Iterable[Row]) -> Iterator[Row]:
         categories = [
             part.strip() for text in texts for part in reversed(text.split(">")) if not part.strip().isdigit()
         ]
-        price = str(row.get("sale_price", row.get("price", ""))).replace(",", ".").split()
+        on_sale = "sale_price" in row and "sale_price_effective_date" not in row  # else who knows when it is read
+        price = str(row["sale_price"] if on_sale else row.get("price", "")).replace(",", ".").split()
         expires = row.get("expiration_date")
         yield _prune({
             "item_id": row["id"],

@@ -96,8 +96,23 @@ rope,Rope,,,,,,FALSE,,,,active
 """
 
 
-def test_a_shopify_export_becomes_items(tmp_path):
-    assert list(read_shopify(rows_of(tmp_path, SHOPIFY))) == [
+# The columns of Shopify's own sample file, with products of ours: two variants and an image's row, a draft.
+SHOPIFY_NEW = """\
+Title,URL handle,Description,Vendor,Product category,Type,Tags,Published on online store,Status,SKU,Barcode,\
+Option1 name,Option1 value,Option2 name,Option2 value,Option3 name,Option3 value,Price,Price / International,\
+Compare-at price,Cost per item,Inventory quantity,Product image URL,Image position,Gift card,SEO title
+Hut,hut,"<p>Warm &amp; <b>dry</b></p><style>x</style>
+Felt",Alm,Apparel > Hats,Hat,"wool, warm",TRUE,Active,H1,,Size,S,,,,,30.00,,40,,3,https://x/1.png,1,FALSE,Hut!
+,hut,,,,,,,,H2,,,L,,,,,25.5,,,,,,,,
+,hut,,,,,,,,,,,,,,,,,,,,,https://x/2.png,2,,
+Stick,stick,,Alm,,,,TRUE,Draft,,,Title,Default Title,,,,,9,,,,,,,,
+Rope,rope,,,,,,FALSE,Active,,,,,,,,,,,,,,,,,
+"""
+
+
+@pytest.mark.parametrize("content", [SHOPIFY, SHOPIFY_NEW], ids=["old columns", "new columns"])
+def test_a_shopify_export_becomes_items(tmp_path, content):
+    assert list(read_shopify(rows_of(tmp_path, content))) == [
         {
             "item_id": "hut", "title": "Hut", "description": "Warm & dry Felt",
             "categories": ["Hat", "Hats", "Apparel"], "price": 25.5,
@@ -141,6 +156,11 @@ def test_a_google_merchant_feed_becomes_items(tmp_path, content):
 def test_a_file_of_another_shape_is_refused(read):
     with pytest.raises(ColdstreamError, match="this is no"):
         list(read([{"name": "Hut"}]))
+
+
+def test_a_sale_that_ends_is_no_price():
+    row = {"id": "1", "price": "30 EUR", "sale_price": "25 EUR", "sale_price_effective_date": "2016-02-24/2016-02-29"}
+    assert [item["price"] for item in read_google_merchant([row])] == [30.0]
 
 
 def test_html_becomes_text_and_text_stays():
