@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 import time
@@ -17,7 +18,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from encoder import EncoderError, open_bundle
+from encoder import EncoderError, OnnxEncoder, open_bundle
 from streams.decide.arms import Arms
 from streams.decide.history import Bounds
 from streams.decide.table import Table
@@ -28,6 +29,7 @@ from streams.flow.catalogue import Catalogue
 from streams.flow.fanout import Budget, FanOut
 from streams.flow.learning import Learning
 from streams.flow.parts import Hooks, Limits, Parts, Setting, World
+from streams.flow.quality import Quality
 from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
 from streams.flow.users import Users
@@ -47,6 +49,9 @@ from streams.values import Topic
 T = TypeVar("T")
 
 GAUGE_SECONDS: Final = 1.0
+CENSUS_SECONDS: Final = 10.0
+PROOF_SECONDS: Final = 3600.0
+"""The golden texts are encoded again this often."""
 DAY_SECONDS: Final = 86_400.0
 """Exclusions up to this long are read from the history; longer ones are kept beside it, for it forgets."""
 GPU_DEVICE: Final = Path("/dev/nvidia0")
@@ -114,7 +119,8 @@ class App:
         def offload(act: Callable[[], T]) -> asyncio.Future[T]:
             return loop.run_in_executor(executor, act)
 
-        encoder: Encoder = await offload(lambda: _open_encoder(settings))
+        self._offload = offload
+        encoder = self._encoder = await offload(lambda: _open_encoder(settings))
         index = open_index(settings)
         await index.open(encoder.dimension)
         stack.push_async_callback(index.close)
@@ -133,11 +139,13 @@ class App:
         buffer = Buffer(records=settings.buffer_records, bytes_=settings.buffer_bytes)
         consumer = KafkaConsumer(settings)
         world = World(index, publisher, consumer, clock, randomness)
-        reader = Reader(world, catalogue, texts, learning, arms)
+        statistics = StatisticsOwner(index, clock, randomness)
+        parts = Parts(texts, catalogue, users, statistics, learning, fan_out, Quality(columns, arms))
+        reader = Reader(world, parts, arms)
         http = HttpServer(WorkerService(reader, publisher, self._reasons), self.metrics, settings)
         setting = Setting(
             world,
-            Parts(texts, catalogue, users, StatisticsOwner(index, clock, randomness), learning, fan_out),
+            parts,
             arms,
             _limits(settings),
             Hooks(lambda: _waiting_items(consumer), http.feed.show, self._on_abandoned),
@@ -159,11 +167,9 @@ class App:
         await consumer.start(worker)
         stack.push_async_callback(consumer.stop)
         self._started = True
-        await self._serve(worker, buffer, consumer, index, columns)
+        await self._serve(worker, buffer, consumer, index, parts)
 
-    async def _serve(
-        self, worker: Worker, buffer: Buffer, consumer: KafkaConsumer, index: Index, columns: Table
-    ) -> None:
+    async def _serve(self, worker: Worker, buffer: Buffer, consumer: KafkaConsumer, index: Index, parts: Parts) -> None:
         """Until stopped or failed; the loop of the worker ends first, so that its last batch is acknowledged."""
         watchdog = Watchdog(
             self.settings.stall_seconds, consumer, progress=lambda: worker.batches, waiting=lambda: worker.waiting,
@@ -175,7 +181,8 @@ class App:
             consumer.failed,
             asyncio.create_task(watchdog.run(), name="watchdog"),
             asyncio.create_task(self._purge(worker, index), name="purge"),
-            asyncio.create_task(self._gauge(worker, buffer, consumer, columns), name="gauges"),
+            asyncio.create_task(self._prove(), name="proof"),
+            asyncio.create_task(self._gauge(worker, buffer, consumer, parts), name="gauges"),
         ]
         stopping: asyncio.Future[Any] = asyncio.create_task(self._stop.wait(), name="stop")
         try:
@@ -203,8 +210,9 @@ class App:
                     log.warning("the index could not be purged, it is tried again: %s", error)
                     worker.upkeep.erased_at = erased_at
 
-    async def _gauge(self, worker: Worker, buffer: Buffer, consumer: KafkaConsumer, columns: Table) -> None:
+    async def _gauge(self, worker: Worker, buffer: Buffer, consumer: KafkaConsumer, parts: Parts) -> None:
         batches, progressed = worker.batches, time.monotonic()
+        counted = -math.inf
         while True:
             await asyncio.sleep(GAUGE_SECONDS)
             if worker.batches != batches or not worker.waiting:
@@ -215,7 +223,18 @@ class App:
             self.metrics.show_lag(
                 {(topic.value, number): lag for (topic, number), lag in (consumer.lag() or {}).items()}
             )
-            self.metrics.gauge("coldstream_known_items").set(len(columns))
+            self.metrics.gauge("coldstream_known_items").set(len(parts.catalogue.columns))
+            self.metrics.show_ranker(parts.learning.insight())
+            if time.monotonic() - counted >= CENSUS_SECONDS:
+                counted = time.monotonic()
+                self.metrics.show_census(parts.quality.census(time.time(), parts.texts.encoder.name))
+
+    async def _prove(self) -> None:
+        """Compare the encoder with its golden texts, now and every hour: what drifts is not the catalogue."""
+        while True:
+            agreement = await self._offload(self._encoder.agreement)
+            self.metrics.gauge("coldstream_encoder_agreement").set(agreement)
+            await asyncio.sleep(PROOF_SECONDS)
 
     def _on_abandoned(self, why: str) -> None:
         self.metrics.counter("coldstream_abandoned_batches_total", why=why).inc()
@@ -249,7 +268,7 @@ class App:
         return reasons
 
 
-def _open_encoder(settings: Settings) -> Encoder:
+def _open_encoder(settings: Settings) -> OnnxEncoder:
     try:
         return open_bundle(
             Path(settings.bundle) if settings.bundle else None,

@@ -25,7 +25,10 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from streams.decide.arms import PARTS
 from streams.errors import REASONS
+from streams.flow.learning import EXPERTS, Insight
+from streams.flow.quality import Census
 from streams.flow.report import BatchReport
 from streams.values import EventType, Strategy, Topic, TriggerKind
 
@@ -48,6 +51,7 @@ CONSUMED: Final = (Topic.ITEMS, Topic.USERS, Topic.EVENTS, Topic.REFRESHES, Topi
 SERVICE_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Around the objective of 0.1 s, and far enough to see an outage."""
 STAGE_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
 Values = tuple[str, ...] | str
@@ -71,7 +75,12 @@ def _values(words: Iterable[StrEnum]) -> tuple[str, ...]:
 
 _TOPICS: Final = _values(CONSUMED)
 _ARMS: Final = "the configured arms; empty without a trial"
-_CAUSES: Final = ("index", "broker")
+_CAUSES: Final = ("index", "broker", "encoder", "other")
+_RANKERS: Final = ("prior", "learned")
+_STRATEGIES: Final = _values(Strategy)
+_ITEM_KINDS: Final = ("cold", "warm")
+_USER_KINDS: Final = ("known", "cold")
+_LISTS: Final = ("coldstream", "popular")
 
 MEASURES: Final[tuple[Measure, ...]] = (
     Measure("coldstream_build_info", Kind.GAUGE, "1; the release and the Python that run",
@@ -101,12 +110,47 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure("coldstream_dead_letters_total", Kind.COUNTER, "Records refused and buried",
             {"reason": REASONS}),
     Measure("coldstream_recommendations_total", Kind.COUNTER, "Lists delivered, repeated ones included",
-            {"trigger": _values(TriggerKind), "strategy": _values(Strategy), "arm": _ARMS}),
+            {"trigger": _values(TriggerKind), "strategy": _STRATEGIES, "arm": _ARMS}),
     Measure("coldstream_choices_total", Kind.COUNTER,
             "First positive events of a user with an item, by the place that it had in their last list, or in a list "
-            "of what is popular", {"list": ("coldstream", "popular"), "place": PLACES, "user": ("known", "cold")}),
-    Measure("coldstream_attributed_events_total", Kind.COUNTER, "Events that name the recommendation they came from",
-            {"type": _values(EventType)}),
+            "of what is popular", {"list": _LISTS, "place": PLACES, "user": _USER_KINDS}),
+    Measure("coldstream_hits_total", Kind.COUNTER,
+            "The same choices by what the user's last list rested on (unknown: it is forgotten), their arm, and whether "
+            "the item (cold: nobody had met it) stood in the first ten",
+            {"list": _LISTS, "strategy": (*_STRATEGIES, "unknown"), "arm": _ARMS, "item": _ITEM_KINDS,
+             "hit": ("yes", "no")}),
+    Measure("coldstream_attributed_events_total", Kind.COUNTER,
+            "Events that name the list they came from: it is remembered and holds the item (listed), does not hold it "
+            "(elsewhere), or is forgotten",
+            {"type": _values(EventType), "found": ("listed", "elsewhere", "forgotten")}),
+    Measure("coldstream_list_outcomes_total", Kind.COUNTER,
+            "Lists by what came of them, on the topic and asked for by HTTP: sent; clicked (an event of any type but "
+            "dislike, skip and search names list and item), converted (a purchase, like or good rating does); each list "
+            "counts once for each",
+            {"outcome": ("sent", "clicked", "converted"), "strategy": _STRATEGIES, "arm": _ARMS, "ranker": _RANKERS}),
+    Measure("coldstream_list_events_total", Kind.COUNTER,
+            "Clicks and conversions that were joined with their list, by the place that the item had in it",
+            {"action": ("click", "conversion"), "place": PLACES, "arm": _ARMS, "item": _ITEM_KINDS}),
+    Measure("coldstream_list_diversity", Kind.HISTOGRAM,
+            "1 - the mean cosine of two items of a list; one list of each batch", buckets=SHARES),
+    Measure("coldstream_list_places_total", Kind.COUNTER,
+            "Places of one list of each batch: items that nobody has met (cold), that came within seven days (new), other",
+            {"item": ("cold", "new", "other")}),
+    Measure("coldstream_catalogue_coverage", Kind.GAUGE,
+            "Share of the recommendable items that stood in a list of this worker within the last hour"),
+    Measure("coldstream_catalogue_cold", Kind.GAUGE, "Share of the recommendable items that nobody has met yet"),
+    Measure("coldstream_catalogue_foreign", Kind.GAUGE,
+            "Share of the recommendable items whose vectors another encoder made; of a sample of 2,000"),
+    Measure("coldstream_encoder_agreement", Kind.GAUGE,
+            "Smallest cosine of the golden texts' vectors with those of the bundle's maker; measured every hour"),
+    Measure("coldstream_ranker_weight", Kind.GAUGE,
+            "Share of the ranker's weights (absolute, on scaled features) that a part of the score has",
+            {"part": PARTS, "user": _USER_KINDS}),
+    Measure("coldstream_ranker_share", Kind.GAUGE,
+            "Share of an expert in what ranks: the learned weights, the shipped prior, single features taken together",
+            {"expert": EXPERTS, "user": _USER_KINDS}),
+    Measure("coldstream_ranker_lessons", Kind.GAUGE, "Lessons that the weights in use were learned from"),
+    Measure("coldstream_ranker_frozen", Kind.GAUGE, "1 while the ranker learns nothing, by order of an operator"),
     Measure("coldstream_tombstones_total", Kind.COUNTER, "Tombstones sent for erased users"),
     Measure("coldstream_conflated_total", Kind.COUNTER, "Triggers that shared another trigger's list"),
     Measure("coldstream_user_lookups_total", Kind.COUNTER, "Users needed by batches: found in memory (hit) or not",
@@ -212,8 +256,34 @@ class Metrics:
     def _observe_choices(self, report: BatchReport) -> None:
         for (list_, place, user), count in report.choices.items():
             self.counter("coldstream_choices_total", list=list_, place=place, user=user).inc(count)
-        for type_, count in report.attributed.items():
-            self.counter("coldstream_attributed_events_total", type=type_).inc(count)
+        for (type_, found), count in report.attributed.items():
+            self.counter("coldstream_attributed_events_total", type=type_, found=found).inc(count)
+        for (list_, strategy, arm, item, hit), count in report.hits.items():
+            self.counter("coldstream_hits_total", list=list_, strategy=strategy, arm=arm, item=item, hit=hit).inc(count)
+        for (outcome, made), count in report.list_outcomes.items():
+            self.counter("coldstream_list_outcomes_total", outcome=outcome, **made._asdict()).inc(count)
+        for (action, place, arm, item), count in report.list_events.items():
+            self.counter("coldstream_list_events_total", action=action, place=place, arm=arm, item=item).inc(count)
+        for item, count in report.places.items():
+            self.counter("coldstream_list_places_total", item=item).inc(count)
+        for diversity in report.diversities:
+            self.histogram("coldstream_list_diversity").observe(diversity)
+
+    def show_census(self, census: Census) -> None:
+        """What the catalogue looks like now."""
+        self.gauge("coldstream_catalogue_coverage").set(census.covered)
+        self.gauge("coldstream_catalogue_cold").set(census.cold)
+        self.gauge("coldstream_catalogue_foreign").set(census.foreign)
+
+    def show_ranker(self, insight: Insight) -> None:
+        """What ranks now."""
+        self.gauge("coldstream_ranker_lessons").set(insight.lessons)
+        self.gauge("coldstream_ranker_frozen").set(insight.frozen)
+        for user, kind in enumerate(_USER_KINDS):
+            for part, share in insight.parts[user].items():
+                self.gauge("coldstream_ranker_weight", part=part, user=kind).set(share)
+            for expert, share in insight.experts[user].items():
+                self.gauge("coldstream_ranker_share", expert=expert, user=kind).set(share)
 
     def show_lag(self, lag: Mapping[tuple[str, int], int]) -> None:
         """Lag by (topic, partition) of the partitions owned now; those of others disappear."""

@@ -27,6 +27,8 @@ class LearnerState(msgspec.Struct, omit_defaults=True):
     offset: int = -1
     """The last lesson's offset on its topic."""
     frozen: bool = False
+    epoch: int = 0
+    """Orders of an operator (freeze, unfreeze, rollback) so far: the greater counts, then the greater offset."""
 
 
 class Prior(msgspec.Struct, frozen=True):

@@ -81,6 +81,7 @@ class Learner:
         first = state or prior
         self.offset = first.offset
         self.frozen = first.frozen
+        self.epoch = first.epoch
         self._mean = _array([first.mean], 0.0)[0]
         self._square = _array([first.spread], 1.0)[0] ** 2
         self._weights = _array(first.weights, 0.0)
@@ -149,6 +150,7 @@ class Learner:
             lessons=(self._lessons[0], self._lessons[1]),
             offset=self.offset,
             frozen=self.frozen,
+            epoch=self.epoch,
         )
 
     def _follow_moments(self, values: Weights) -> None:

@@ -13,12 +13,9 @@ import numpy as np
 from streams.decide.arms import Arms
 from streams.decide.recommend import recommend
 from streams.decide.taste import Request, stream_time, taste_vector, texts_of
-from streams.flow.catalogue import Catalogue
 from streams.flow.items import item_from_point
-from streams.flow.learning import Learning
-from streams.flow.parts import World
+from streams.flow.parts import Parts, World
 from streams.flow.recommend import to_recommendation
-from streams.flow.texts import TextVectors
 from streams.flow.users import UserWork, from_point
 from streams.ports import Collection
 from streams.values import ItemRecord, Profile, Trigger, TriggerKind, UserState, Vector
@@ -36,13 +33,14 @@ class Neighbour:
 class Reader:
     """Answers from the index and this worker's columns. Raises `IndexUnavailableError` while the index is away."""
 
-    def __init__(self, world: World, catalogue: Catalogue, texts: TextVectors, learning: Learning, arms: Arms) -> None:
+    def __init__(self, world: World, parts: Parts, arms: Arms) -> None:
         self._index = world.index
         self._clock = world.clock
         self._randomness = world.randomness
-        self._catalogue = catalogue
-        self._texts = texts
-        self._learning = learning
+        self._catalogue = parts.catalogue
+        self._texts = parts.texts
+        self._learning = parts.learning
+        self._quality = parts.quality
         self._arms = arms
 
     async def state(self, user_id: str) -> UserState | None:
@@ -87,10 +85,12 @@ class Reader:
         model = self._arms.model(arm, self._learning.model)
         (ranking,) = recommend(self._catalogue.columns, [request], model, arm.policy)
         request_id = self._randomness.token()
-        return to_recommendation(
+        answer = to_recommendation(
             replace(ranking, arm=arm.name), state, [Trigger(TriggerKind.REQUEST, request_id, now, now)],
             recommendation_id=request_id, generated_at=now, encoder=self._texts.encoder.name,
         )  # fmt: skip
+        self._quality.remember(answer, now, asked=True)
+        return answer
 
     async def similar(self, item_id: str, limit: int) -> list[Neighbour] | None:
         """The recommendable items nearest to one, nearest first; None for an item that is not in the catalogue."""

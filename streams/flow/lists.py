@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
-import numpy as np
-
-from streams.decide.policy import is_positive
 from streams.flow.decoded import computing
 from streams.flow.items import ItemWork
 from streams.flow.parts import Setting
@@ -16,11 +12,6 @@ from streams.flow.report import BatchReport, Emission
 from streams.flow.users import UserWork, from_point
 from streams.ports import Collection
 from streams.values import Message, UserState
-
-PLACES: Final = 10
-"""Choices are compared with so many places of a list."""
-FORTNIGHT: Final = 3
-"""Index of 14 days in `counts.HORIZONS`."""
 
 
 class Lists:
@@ -55,8 +46,8 @@ class Lists:
         if messages:
             await self._world.publisher.send(messages)
         await self.repair(users)
+        self._parts.quality.judge(users, report)
         self._observe(users, clock.now(), report)
-        self._judge(users, report)
 
     async def _refreshes(self, items: Sequence[ItemWork], now: float, report: BatchReport) -> list[Message]:
         """The fan-out of this batch's items; of new ones only where no import is under way."""
@@ -108,6 +99,7 @@ class Lists:
                 await self._world.publisher.send(messages)
 
     def _observe(self, works: Sequence[UserWork], delivered_at: float, report: BatchReport) -> None:
+        shown = []
         for work in works:
             if work.state.is_marker:
                 if work.emits_tombstone:
@@ -117,38 +109,10 @@ class Lists:
                 seconds = tuple(delivered_at - trigger.record_time for trigger in work.fresh)
                 report.emissions.append(Emission(work.triggers[-1].kind, work.sent.strategy, seconds, work.sent.arm))
                 report.conflated += len(work.triggers) - 1
+                shown.append(self._parts.quality.remember(work.sent, delivered_at))
                 self._hooks.on_list(work.sent, seconds[-1] if seconds else None)
-
-    def _judge(self, works: Sequence[UserWork], report: BatchReport) -> None:
-        """Compare what users chose, for the first time, with the list that they had, and with what is popular."""
-        popular: list[str] | None = None
-        for work in works:
-            for before, entry in work.chosen:
-                interaction = entry.interaction
-                if entry.recommendation_id is not None:
-                    report.attributed[interaction.type.value] += 1
-                met = {other.item_id for other in before.history}
-                wanted = is_positive(interaction, self._arms.policy.liked_from) and interaction.item_id not in met
-                if interaction.item_id is None or not wanted or not before.list_ids:
-                    continue
-                if popular is None:
-                    popular = self._popular(interaction.at)
-                unmet = [item_id for item_id in popular if item_id not in met][: len(before.list_ids)]
-                user = "known" if before.history else "cold"
-                report.choices["coldstream", _place(before.list_ids, interaction.item_id), user] += 1
-                report.choices["popular", _place(unmet, interaction.item_id), user] += 1
-
-    def _popular(self, now: float) -> list[str]:
-        """Items by popularity of 14 days, the most popular first: the baseline that lists are compared with."""
-        columns = self._parts.catalogue.columns
-        rows = columns.popular(now)
-        recent = columns.counts.recent(rows, now)[:, FORTNIGHT]
-        return [columns.ids[row] for row in rows[np.argsort(-recent)].tolist()]
-
-
-def _place(item_ids: Sequence[str], item_id: str) -> str:
-    """The place (from 1) in the first ten of a list; none."""
-    return str(item_ids.index(item_id) + 1) if item_id in item_ids[:PLACES] else "none"
+        self._parts.quality.forget(report.erased)
+        self._parts.quality.report(shown, delivered_at, report)
 
 
 def _is_behind(work: UserWork, found: UserState | None) -> bool:

@@ -10,6 +10,7 @@ from streams.decide.history import Bounds
 from streams.flow.catalogue import Catalogue
 from streams.flow.fanout import FanOut
 from streams.flow.learning import Learning
+from streams.flow.quality import Quality
 from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
 from streams.flow.users import Users
@@ -42,6 +43,7 @@ class Parts:
     statistics: StatisticsOwner
     learning: Learning
     fan_out: FanOut
+    quality: Quality
 
 
 @dataclass(frozen=True, slots=True)

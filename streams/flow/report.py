@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 from streams.values import Strategy, TriggerKind
 
@@ -19,6 +20,15 @@ class Emission:
     arm: str = ""
 
 
+class Made(NamedTuple):
+    """How a list was made: what live quality is told apart by."""
+
+    strategy: str
+    arm: str
+    ranker: str
+    """prior or learned."""
+
+
 @dataclass(slots=True)
 class BatchReport:
     """Counts and seconds of one batch."""
@@ -32,8 +42,18 @@ class BatchReport:
     emissions: list[Emission] = field(default_factory=list)
     choices: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """New positive choices by (whose list: coldstream or popular; place in it or none; known or cold user)."""
-    attributed: Counter[str] = field(default_factory=Counter)
-    """New events that name the recommendation they came from, by type."""
+    hits: Counter[tuple[str, str, str, str, str]] = field(default_factory=Counter)
+    """The same choices by (whose list; strategy of the user's; arm; cold or warm item; whether it stood in: yes, no)."""
+    attributed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """New events that name the list they came from, by (type; listed, elsewhere: not in that list, forgotten)."""
+    list_outcomes: Counter[tuple[str, Made]] = field(default_factory=Counter)
+    """Lists by (sent, clicked, converted) and how they were made; a list is clicked once, however often."""
+    list_events: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
+    """Events joined with their list by (click or conversion; place; arm; cold or warm item)."""
+    places: Counter[str] = field(default_factory=Counter)
+    """Items of one list of the batch: cold (met by nobody), new (came within seven days), other."""
+    diversities: list[float] = field(default_factory=list)
+    """Of one list of the batch: 1 − the mean cosine of two of its items."""
     tombstones: int = 0
     erased: list[str] = field(default_factory=list)
     """Users whose tombstone was sent."""

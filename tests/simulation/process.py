@@ -16,6 +16,7 @@ from streams.flow.catalogue import Catalogue
 from streams.flow.fanout import Budget, FanOut
 from streams.flow.learning import Learning
 from streams.flow.parts import Hooks, Limits, Parts, Setting, World
+from streams.flow.quality import Quality
 from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
 from streams.flow.users import Users
@@ -109,6 +110,7 @@ class Process:
                 statistics,
                 learning,
                 FanOut(index, self._catalogue, Budget(knobs.fan_out_per_second, self.clock), knobs.fan_out_users),
+                Quality(self._catalogue.columns, Arms(Policy(list_size=knobs.list_size))),
             ),
             Arms(Policy(list_size=knobs.list_size)),
             Limits(

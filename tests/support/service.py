@@ -16,6 +16,7 @@ from streams.flow.catalogue import Catalogue
 from streams.flow.fanout import Budget, FanOut
 from streams.flow.learning import Learning
 from streams.flow.parts import Hooks, Limits, Parts, Setting, World
+from streams.flow.quality import Quality
 from streams.flow.report import BatchReport
 from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
@@ -47,6 +48,7 @@ class Service:
             StatisticsOwner(self.index, self.clock, randomness),
             Learning(self.clock, 0.0),
             FanOut(self.index, catalogue, Budget(1000.0, self.clock), fan_out),
+            Quality(catalogue.columns, Arms(Policy(explore=False))),
         )
         self.setting = Setting(
             World(self.index, self.publisher, self.ownership, self.clock, randomness),
