@@ -11,6 +11,7 @@ from streams.kafka.connection import client_options, servers
 from streams.kafka.publisher import KafkaPublisher
 from streams.settings import Settings
 from streams.values import Message, Topic
+from tests.support import worker_process
 from tests.support.kafka import FOLDER, ApacheKafka, consume, create_topics, eventually
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # Faust's, refused
@@ -131,3 +132,71 @@ def test_settings_that_can_not_work_are_said(changes, message):
 
 def test_servers_may_be_several_and_ipv6():
     assert servers(Settings(kafka="a:1, [::1]:9092,")) == ["a:1", "[::1]:9092"]
+
+
+# Records as Debezium's documentation shows them ("Data change events" of the PostgreSQL connector, "New record state
+# extraction"), for a table `items` (item_id int, title, description, categories json, price numeric) and `users`.
+SCHEMA = {"type": "struct", "fields": [{"type": "int32", "optional": False, "field": "item_id"}], "optional": False}
+SOURCE = {"version": "3.2.0.Final", "connector": "postgresql", "name": "shop", "schema": "public", "lsn": 24023128}
+
+
+def row(number: int, **changes: object) -> dict[str, object]:
+    return {
+        "item_id": number, "title": f"Kettle {number}", "description": f"boils water number {number}",
+        "categories": '["kitchen"]', "price": "12.50", **changes,
+    }  # fmt: skip
+
+
+def change(op: str, before: object, after: object) -> dict[str, object]:
+    return {"before": before, "after": after, "source": SOURCE, "op": op, "ts_ms": 1559033904863}
+
+
+async def test_a_worker_follows_a_database_through_a_broker_that_asks_who_it_is(secured, tmp_path):
+    settings = msgspec.structs.replace(secured, topic_prefix="debezium-")
+    await create_topics(settings)
+    environment = worker_process.settings(
+        settings.kafka, tmp_path, topic_prefix="debezium-", items_format="debezium", users_format="debezium",
+        **{name: getattr(settings, name) for name in msgspec.structs.asdict(settings) if name.startswith("kafka_s")},
+    )  # fmt: skip
+
+    def titles() -> dict[str, str]:
+        """What the worker knows of the items: the description by id."""
+        query = "&".join(f"id={number}" for number in range(1001, 1007))
+        status, body = worker_process.get(f"http://{environment['COLDSTREAM_HTTP']}/items?{query}")
+        assert status == 200, body
+        return {item["item_id"]: item["description"] for item in msgspec.json.decode(body)["items"]}
+
+    def message(topic: Topic, identity: dict[str, object], value: object, *, schema: bool = False) -> Message:
+        key = {"schema": SCHEMA, "payload": identity} if schema else identity
+        wrapped = {"schema": {"type": "struct"}, "payload": value} if schema else value
+        return Message(topic, msgspec.json.encode(key), None if value is None else msgspec.json.encode(wrapped))
+
+    def items(number: int, value: object, *, schema: bool = False) -> Message:
+        return message(Topic.ITEMS, {"item_id": number}, value, schema=schema)
+
+    with worker_process.worker(environment, tmp_path / "log"):
+        publisher = KafkaPublisher(settings)
+        await publisher.start()
+        await publisher.send([
+            items(1001, change("r", None, row(1001)), schema=True),  # a snapshot
+            items(1002, change("c", None, row(1002))),
+            items(1003, {**row(1003), "__deleted": "false", "__op": "c"}),  # flattened
+            items(1004, change("c", None, row(1004))),
+            items(1005, change("c", None, row(1005))),
+            message(Topic.USERS, {"user_id": "ann"}, change("c", None, {"user_id": "ann", "profile": "a kettle"})),
+        ])  # fmt: skip
+        await eventually(lambda: len(titles()) == 5)
+        await publisher.send([
+            items(1001, change("u", None, row(1001, price="9", description="__debezium_unavailable_value"))),
+            items(1002, change("u", row(1002), row(1002, description="is new"))),
+            items(1003, {**row(1003), "__deleted": "true", "__op": "d"}),
+            items(1004, change("d", {"item_id": 1004}, None), schema=True),
+            items(1004, None, schema=True),  # the tombstone that follows
+            items(1005, None),  # a tombstone alone: only a key
+            message(Topic.USERS, {"user_id": "ann"}, change("d", {"user_id": "ann"}, None)),
+        ])  # fmt: skip
+        await eventually(lambda: titles() == {"1001": "boils water number 1001", "1002": "is new"})
+        lists = await consume(settings, Topic.RECOMMENDATIONS, lambda all_: bool(all_) and all_[-1].value is None)
+        await publisher.stop()
+    assert msgspec.json.decode(lists[0].value)["strategy"] == "profile"
+    assert "secret" not in (tmp_path / "log").read_text().replace("secrets", "")
