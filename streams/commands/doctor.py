@@ -8,7 +8,6 @@ import fcntl
 import shutil
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import Final
 
 import click
-import msgspec
 
 from streams.commands.output import clean, write_json
 from streams.errors import ColdstreamError
-from streams.settings import Settings, load, read_secret
+from streams.settings import Settings, load
 
 EXAMPLES = """\b
 Examples:  coldstream doctor
@@ -29,7 +27,6 @@ Examples:  coldstream doctor
 FREE_BYTES: Final = 2 << 30
 EARLIEST: Final = 1_760_000_000.0  # October 2025: a clock before this release's making is wrong
 LATEST: Final = 4_102_444_800.0  # 2100
-QDRANT_LEAST: Final = (1, 17)
 UNSYNCHRONISED: Final = 5
 """What adjtimex(2) returns while nothing keeps the clock right (TIME_ERROR)."""
 
@@ -132,22 +129,14 @@ def _look_at_edge(folder: Path) -> Finding:
 
 
 def _look_at_server(settings: Settings) -> Finding:
-    request = urllib.request.Request(settings.index, headers={"Accept": "application/json"})  # noqa: S310
-    key = read_secret(settings.qdrant_api_key_file)
-    if key:
-        request.add_header("api-key", key)
+    from streams.errors import IndexUnavailableError
+    from streams.index.open import look_at_server
+
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310  (the operator's own URL)
-            version = str(msgspec.json.decode(answer.read())["version"])
-        numbers = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:2])
-    except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError) as error:
-        return Finding("index", State.WRONG, f"no Qdrant answers at {settings.index}: {error}", "set COLDSTREAM_INDEX")
-    if numbers < QDRANT_LEAST:
-        least = ".".join(map(str, QDRANT_LEAST))
-        return Finding(
-            "index", State.WRONG, f"Qdrant is {version}", f"conditional writes need {least} or newer: upgrade"
-        )
-    return Finding("index", State.OK, f"Qdrant {version} answers at {settings.index}")
+        return Finding("index", State.OK, f"{asyncio.run(look_at_server(settings))} at {settings.index}")
+    except IndexUnavailableError as error:
+        remedy = "set COLDSTREAM_INDEX to its REST port; gRPC is on the port after it, else add ?grpc_port=N"
+        return Finding("index", State.WRONG, str(error), remedy)
 
 
 def check_disk(settings: Settings) -> Iterator[Finding]:

@@ -75,13 +75,33 @@ async def mapped_errors(what: str) -> AsyncIterator[None]:
         raise IndexUnavailableError(f"Qdrant did not {what}: {error}") from error
 
 
-async def check_version(client: AsyncQdrantClient) -> None:
-    """Raise `ConfigurationError` where the server is too old for conditional writes."""
+async def check_version(client: AsyncQdrantClient) -> str:
+    """The server's version. Raises `ConfigurationError` where it is too old for conditional writes."""
     version = (await client.info()).version
     numbers = tuple(int(part) for part in version.split("-")[0].split(".")[:2])
     if numbers < OLDEST_SERVER:
         wanted = ".".join(map(str, OLDEST_SERVER))
         raise ConfigurationError(f"Qdrant {version} is too old: conditional writes need {wanted} or newer")
+    return version
+
+
+async def look(client: AsyncQdrantClient, prefix: str) -> str:
+    """What there is, in words: version, collections of ours and their points; the client is closed.
+
+    Raises `ConfigurationError` and `IndexUnavailableError`.
+    """
+    try:
+        async with mapped_errors("answer"):
+            version = await check_version(client)
+            known = {each.alias_name: each.collection_name for each in (await client.get_aliases()).aliases}
+            counts = [
+                f"{(await client.count(alias, exact=False)).count:,} {collection}"
+                for collection in Collection
+                if (alias := f"{prefix}{collection}") in known
+            ]
+    finally:
+        await client.close()
+    return f"Qdrant {version} with {', '.join(counts) or 'no collection of ours yet'}"
 
 
 async def prepare(

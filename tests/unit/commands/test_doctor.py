@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from streams.commands import doctor, main
 from streams.commands.doctor import Finding, State
+from streams.index.open import open_index
 from streams.settings import Settings
+from tests.support.qdrant_server import Front, start, url
 
 
 def only(findings) -> Finding:
@@ -35,44 +36,39 @@ def test_an_embedded_index(tmp_path):
     assert "empty folder" in finding.remedy
 
 
-@pytest.mark.parametrize(
-    ("answer", "state", "words"),
-    [
-        ({"title": "qdrant", "version": "1.18.3"}, State.OK, "1.18.3"),
-        ({"version": "1.17.0-dev"}, State.OK, "1.17.0"),
-        ({"version": "1.9.4"}, State.WRONG, "1.9.4"),
-        ({"hello": "world"}, State.WRONG, "no Qdrant answers"),
-    ],
-)
-def test_a_server(tmp_path, answer, state, words):
-    keys = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            keys.append(self.headers.get("api-key"))
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
-
-        def log_message(self, *_):
-            """Nothing."""
-
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection:UserWarning")
+async def test_a_server(tmp_path):
+    front = Front(api_key="sesame")
+    server, port = await start(front)
     (tmp_path / "key").write_text("sesame")
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        finding = only(doctor.check_index(Settings(index=url, qdrant_api_key_file=str(tmp_path / "key"))))
-        server.shutdown()
-        thread.join()
-    assert finding.state is state
-    assert words in finding.seen
+    settings = Settings(index=url(port), qdrant_api_key_file=str(tmp_path / "key"))
+
+    async def look():
+        return only(
+            await asyncio.to_thread(lambda: list(doctor._guarded("index", lambda: doctor.check_index(settings))))
+        )
+
+    assert (await look()).seen == f"Qdrant 1.18.3 with no collection of ours yet at {url(port)}"
+    index = open_index(settings)
+    await index.open(4)
+    await index.close()
+    assert "with 0 items, 0 users, 0 statistics" in (await look()).seen
+    front.version = "1.9.4"
+    finding = await look()
+    assert finding.state is State.WRONG
+    assert "1.9.4 is too old" in finding.seen
+    front.api_key = "another"
+    finding = await look()
+    assert finding.state is State.WRONG
+    assert "check the API key" in finding.seen
     assert "sesame" not in finding.seen
-    assert keys == ["sesame"]
+    await server.stop(grace=None)
 
 
 def test_no_server():
-    assert only(doctor.check_index(Settings(index="http://127.0.0.1:1"))).state is State.WRONG
+    finding = only(doctor.check_index(Settings(index="http://127.0.0.1:1")))
+    assert finding.state is State.WRONG
+    assert "gRPC" in finding.remedy
 
 
 def test_room_on_the_disk(monkeypatch, tmp_path):
