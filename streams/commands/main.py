@@ -32,6 +32,8 @@ COMMANDS: Final = {
     "embed": "Turn lines of text into the vectors that the worker would compute.",
     "evaluate": "Measure quality on a data set, beside the baselines.",
     "dataset": "Fetch a public data set to play with.",
+    "arms": "Compare the arms of a trial, with confidence intervals.",
+    "ranker": "See what ranks, freeze it, or roll it back.",
     "bundle": "Prove an encoder bundle.",
     "distill": "Make an encoder of one's own from one's own catalogue.",
     "settings": "Print every setting with its default.",
