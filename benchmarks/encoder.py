@@ -128,7 +128,8 @@ def _speed(student: Encode, teacher: Encode, texts: Sequence[str], rounds: int) 
 
 def _cold(stream: Stream, options: Options, student: Vectors, teacher: Vectors) -> dict[str, float]:
     """NDCG@10 of both on the slice `new_item`, and their ratio."""
-    methods = {"student": Text(centred(student), Histories()), "teacher": Text(centred(teacher), Histories())}
+    histories = Histories()
+    methods = {"student": Text(centred(student), histories), "teacher": Text(centred(teacher), histories)}
     gains: dict[str, list[float]] = {name: [] for name in methods}
     past, steps_in_all = Past(), choose(stream, options)
     last = max((place for place, group in enumerate(stream.groups) if group.tested), default=-1)
@@ -141,8 +142,9 @@ def _cold(stream: Stream, options: Options, student: Vectors, teacher: Vectors) 
             allowed[list(past.met.get(step.user_id, ()))] = False
             for name, method in methods.items():
                 gains[name].append(ndcg(top(method.score(step), allowed), targets))
-        for method in methods.values():
-            method.learn(group)
+        for event in group.events:
+            if event.positive and not event.hidden and event.item >= 0:
+                histories.note(event.user_id, event.item)
         past.note(group)
     means = {name: float(np.mean(values)) if values else 0.0 for name, values in gains.items()}
     return {

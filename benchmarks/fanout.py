@@ -26,7 +26,7 @@ async def measure(*, items: int, users: int, rate: float, seconds: float) -> dic
             ]
             for profile in profiles:
                 await it.send("users", profile["user_id"], profile)
-            await it.drained("users")
+            await it.taken("users", users)
             it.deliveries.watched = frozenset(item["item_id"] for item in new)
             arrived: dict[str, float] = {}
 

@@ -138,25 +138,29 @@ class Rig:
 
     async def import_items(self, items: Sequence[dict[str, Any]], *, quiet: bool = True) -> float:
         """Publish a catalogue and wait until the worker holds it; returns the seconds that took."""
+        before = self.done(await asyncio.to_thread(self.metrics), "items")
         began = time.monotonic()
         for item in items:
             await self.send("items", item["item_id"], item, quiet=quiet)
         await self.producer.flush()
-        await self.drained("items")
+        await self.taken("items", before + len(items))
         return time.monotonic() - began
 
-    async def drained(self, *topics: str, seconds: float = 900.0) -> None:
-        """Wait until nothing of these topics waits for the worker."""
+    async def taken(self, topic: str, records: float, seconds: float = 900.0) -> None:
+        """Wait until the worker has done so many records of a topic: they are durable and acknowledged."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            lags = await asyncio.to_thread(self.metrics)
-            known = [
-                value for name, labels, value in lags if name == "coldstream_lag_records" and labels["topic"] in topics
-            ]
-            if known and not sum(known):
-                return
-            await asyncio.sleep(0.2)
-        raise TimeoutError(f"{topics} did not drain in {seconds} s")
+        while self.done(await asyncio.to_thread(self.metrics), topic) < records:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the records of {topic} were not done in {seconds} s")
+            await asyncio.sleep(0.05)
+
+    @staticmethod
+    def done(samples: Sequence[tuple[str, dict[str, str], float]], topic: str) -> float:
+        """Records of a topic that the worker has done."""
+        return sum(
+            value for name, labels, value in samples
+            if name == "coldstream_records_total" and labels["topic"] == topic
+        )  # fmt: skip
 
     def metrics(self) -> list[tuple[str, dict[str, str], float]]:
         """All samples of the worker's /metrics."""
