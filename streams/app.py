@@ -30,6 +30,7 @@ from streams.flow.fanout import Budget, FanOut
 from streams.flow.learning import Learning
 from streams.flow.parts import Hooks, Limits, Parts, Setting, World
 from streams.flow.quality import Quality
+from streams.flow.report import BatchReport
 from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
 from streams.flow.users import Users
@@ -41,10 +42,12 @@ from streams.kafka.agents import KafkaConsumer
 from streams.kafka.follower import ModelReader
 from streams.kafka.publisher import KafkaPublisher
 from streams.kafka.watchdog import Watchdog
+from streams.logs import log_list, open_tracer
 from streams.metrics import CONSUMED, Metrics
-from streams.ports import Encoder, Index
+from streams.ports import Clock, Encoder, Index, Randomness
 from streams.settings import Settings
 from streams.values import Topic
+from streams.wire import Recommendation
 
 T = TypeVar("T")
 
@@ -97,6 +100,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self._tracer = open_tracer(settings)
         self._stop = asyncio.Event()
         self.http_url = ""
 
@@ -129,28 +133,22 @@ class App:
         stack.push_async_callback(publisher.stop)
         await publisher.load_partitions([topic.value for topic in Topic])
 
-        columns = Table(encoder.dimension, settings.columns_items)
-        catalogue = Catalogue(index, columns, clock, settings.reload_seconds)
-        texts = TextVectors(encoder, offload)
         arms = Arms.of(settings)
-        learning = Learning(clock, settings.lessons_per_second if settings.learn else 0.0)
-        users = Users(index, settings.users_cache)
-        fan_out = FanOut(index, catalogue, Budget(settings.fan_out_per_second, clock), settings.fan_out_users)
+        parts = _parts(settings, index, TextVectors(encoder, offload), arms, clock, randomness)
         buffer = Buffer(records=settings.buffer_records, bytes_=settings.buffer_bytes)
         consumer = KafkaConsumer(settings)
         world = World(index, publisher, consumer, clock, randomness)
-        statistics = StatisticsOwner(index, clock, randomness)
-        parts = Parts(texts, catalogue, users, statistics, learning, fan_out, Quality(columns, arms))
         reader = Reader(world, parts, arms)
         http = HttpServer(WorkerService(reader, publisher, self._reasons), self.metrics, settings)
+        self._feed = http.feed
         setting = Setting(
             world,
             parts,
             arms,
             _limits(settings),
-            Hooks(lambda: _waiting_items(consumer), http.feed.show, self._on_abandoned),
+            Hooks(lambda: _waiting_items(consumer), self._on_list, self._tracer.begin, self._on_abandoned),
         )
-        worker = self._worker = Worker(setting, buffer, self.metrics.observe, self._on_hold)
+        worker = self._worker = Worker(setting, buffer, self._observe, self._on_hold)
         self._consumer = consumer
         self._started = False
         await http.start()
@@ -158,10 +156,10 @@ class App:
         self.http_url = http.url
         log.info("listening on %s", http.url)
         self._describe(encoder, index)
-        await catalogue.load()
+        await parts.catalogue.load()
         await worker.upkeep.recover()
-        log.info("%d items known", len(columns))
-        model_reader = ModelReader(settings, learning.adopt)
+        log.info("%d items known", len(parts.catalogue.columns))
+        model_reader = ModelReader(settings, parts.learning.adopt)
         await model_reader.start()
         stack.push_async_callback(model_reader.stop)
         await consumer.start(worker)
@@ -236,8 +234,17 @@ class App:
             self.metrics.gauge("coldstream_encoder_agreement").set(agreement)
             await asyncio.sleep(PROOF_SECONDS)
 
+    def _on_list(self, value: Recommendation, seconds: float | None) -> None:
+        self._feed.show(value, seconds)
+        log_list(value, seconds)
+
+    def _observe(self, report: BatchReport) -> None:
+        self.metrics.observe(report)
+        self._tracer.finish(report)
+
     def _on_abandoned(self, why: str) -> None:
         self.metrics.counter("coldstream_abandoned_batches_total", why=why).inc()
+        self._tracer.abandon(why)
 
     def _on_hold(self, hold: Hold | None) -> None:
         self.metrics.hold(hold.cause if hold else None)
@@ -277,6 +284,22 @@ def _open_encoder(settings: Settings) -> OnnxEncoder:
         )
     except EncoderError as error:
         raise ConfigurationError(str(error)) from error
+
+
+def _parts(
+    settings: Settings, index: Index, texts: TextVectors, arms: Arms, clock: Clock, randomness: Randomness
+) -> Parts:
+    columns = Table(texts.encoder.dimension, settings.columns_items)
+    catalogue = Catalogue(index, columns, clock, settings.reload_seconds)
+    return Parts(
+        texts,
+        catalogue,
+        Users(index, settings.users_cache),
+        StatisticsOwner(index, clock, randomness),
+        Learning(clock, settings.lessons_per_second if settings.learn else 0.0),
+        FanOut(index, catalogue, Budget(settings.fan_out_per_second, clock), settings.fan_out_users),
+        Quality(columns, arms),
+    )
 
 
 def _limits(settings: Settings) -> Limits:

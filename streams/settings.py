@@ -144,6 +144,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     items_format: Annotated[Literal["json", "debezium"], _doc("Shape of the records on `items`")] = "json"
     users_format: Annotated[Literal["json", "debezium"], _doc("Shape of the records on `users`")] = "json"
     log_format: Annotated[Literal["text", "json"], _doc("Shape of log lines")] = "text"
+    traces: Annotated[
+        bool,
+        _doc("Whether spans go to OpenTelemetry (extra otel); its own OTEL_… variables say where to and how many"),
+    ] = False
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _doc("Least severe log line written")] = "INFO"
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+import msgspec
 
 from streams.debezium import as_plain, read_change
 from streams.errors import ColdstreamError, PoisonError
@@ -22,6 +25,8 @@ from streams.wire import (
     to_rfc3339,
     to_seconds,
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +164,10 @@ def computing() -> Iterator[None]:
 
 
 def bury(record: Record, error: PoisonError, failed_at: float) -> Message:
-    """The dead letter of a record: its bytes untouched, why and where it came from in the headers."""
+    """The dead letter of a record: its bytes untouched, why and where it came from in the headers. One log line."""
+    log.warning("a record is refused: %s", error.reason, extra={"fields": {
+        "topic": record.topic.value, "partition": record.partition, "offset": record.offset, **_ids_in(record),
+    }})  # fmt: skip
     return Message(
         Topic.DEAD_LETTERS,
         record.key,
@@ -174,3 +182,20 @@ def bury(record: Record, error: PoisonError, failed_at: float) -> Message:
             ("failed_at", to_rfc3339(failed_at).encode()),
         ),
     )
+
+
+class _Ids(msgspec.Struct, omit_defaults=True):
+    """What can be told of a record that was refused, if it is JSON at all."""
+
+    event_id: str | None = None
+    item_id: str | None = None
+    recommendation_id: str | None = None
+
+
+def _ids_in(record: Record) -> dict[str, object]:
+    """The ids in a record that say which one it is: of event, item and list, never of a user."""
+    try:
+        found = msgspec.json.decode(record.value or b"", type=_Ids)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+    return {name: value[:80] for name, value in msgspec.structs.asdict(found).items() if value is not None}

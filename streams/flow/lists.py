@@ -74,7 +74,7 @@ class Lists:
             generated_at=now,
             encoder=self._parts.texts.encoder.name,
         )
-        return list_message(work.sent)
+        return list_message(work.sent, self._hooks.trace([entry.record for entry in work.inputs], work.sent))
 
     async def repair(self, works: Sequence[UserWork]) -> None:
         """Where others may write: a greater version that stands by now has its list (or tombstone) sent once more.

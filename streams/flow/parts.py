@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from streams.decide.arms import Arms
@@ -15,9 +15,11 @@ from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
 from streams.flow.users import Users
 from streams.ports import Clock, Index, Ownership, Publisher, Randomness
-from streams.values import Topic
+from streams.values import Record, Topic
 from streams.wire import Recommendation
 
+CONTEXT = ("traceparent", "tracestate")
+"""Headers of a record's trace (W3C Trace Context)."""
 REBALANCE = "rebalance"
 """Why `Ownership.interrupted` ends a batch; a stop lets it finish."""
 
@@ -65,6 +67,15 @@ class Limits:
     """Topics that carry a database's change events."""
 
 
+def pass_on(records: Sequence[Record], _value: Recommendation) -> tuple[tuple[str, bytes], ...]:
+    """The trace context of the latest of the records that has one: who reads the list goes on with the same trace."""
+    for record in reversed(records):
+        context = tuple(header for header in record.headers if header[0] in CONTEXT)
+        if context:
+            return context
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """Who is told of what, and whom to ask."""
@@ -73,6 +84,8 @@ class Hooks:
     """Item records that are not acknowledged yet; infinite while unknown."""
     on_list: Callable[[Recommendation, float | None], None] = lambda _list, _seconds: None
     """Told of each list delivered, and how many seconds after the record that it answers (None: a repeated one)."""
+    trace: Callable[[Sequence[Record], Recommendation], tuple[tuple[str, bytes], ...]] = pass_on
+    """Told of each list before it is sent, and of the records that it answers; returns headers that go with it."""
     on_abandoned: Callable[[str], None] = lambda _why: None
     """Told why a batch was given up: rebalance, stop or age."""
 

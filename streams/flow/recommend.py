@@ -91,13 +91,13 @@ def to_recommendation(
     )
 
 
-def list_message(value: Recommendation) -> Message:
-    """A list as a message: keyed by the user, the version in a header too."""
+def list_message(value: Recommendation, headers: tuple[tuple[str, bytes], ...] = ()) -> Message:
+    """A list as a message: keyed by the user, the version in a header too, before other `headers`."""
     return Message(
         Topic.RECOMMENDATIONS,
         value.user_id.encode(),
         JSON.encode(value),
-        (("version", str(value.version).encode()),),
+        (("version", str(value.version).encode()), *headers),
     )
 
 

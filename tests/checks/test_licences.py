@@ -7,7 +7,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
 from packaging.requirements import Requirement
 
-BROUGHT = ("cpu", "gpu", "train", "demo")
+BROUGHT = ("cpu", "gpu", "train", "demo", "otel")
 ALLOWED = re.compile(
     r"\b(MIT|MIT-CMU|BSD|BSD-[23]-Clause|0BSD|Apache|Apache-2\.0|ISC|PSF-2\.0|Python Software Foundation|MPL-2\.0|"
     r"Mozilla Public License 2\.0|Zlib|CC0-1\.0|BSL-1\.0|CNRI-Python|Repoze Public License|Unlicense|HPND|"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMBINATIONS = ("cpu", "cpu,demo,dev,train", "gpu,demo", "gpu,train")
+COMBINATIONS = ("cpu", "cpu,demo,dev,train", "gpu,demo", "gpu,train", "cpu,otel")
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
