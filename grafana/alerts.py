@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from grafana import recommendations, service
+from grafana import catalogue, recommendations, service
 from grafana.service import OBJECTIVE
 
 WINDOWS: Final = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
@@ -88,6 +88,15 @@ def _events(on_time: str, all_: str) -> tuple[tuple[str, str], ...]:
 def _one(series: str, values: str, at: str, **labels: str) -> Case:
     return Case(((series, values),), at, labels)
 
+
+def _choices(arm: str, found: str, missed: str) -> tuple[tuple[str, str], ...]:
+    labels = f'list="coldstream", strategy="personal", item="warm", arm="{arm}"'
+    name = "coldstream_hits_total"
+    return ((f'{name}{{{labels}, hit="yes"}}', found), (f'{name}{{{labels}, hit="no"}}', missed))
+
+
+_ARMS: Final = recommendations.ARM_HITS.ask(window="1d")
+_BEST: Final = f"max({_ARMS})"
 
 ALERTS: Final = (
     Alert(
@@ -181,6 +190,15 @@ ALERTS: Final = (
         _one('coldstream_encoder_fallback{instance="a"}', "0x30", "20m"),
     ),
     Alert(
+        "ColdstreamEncoderDrifts", "ticket", "10m",
+        ((Test("min by (instance) (coldstream_encoder_agreement)", "<", catalogue.AGREED),),),
+        "The encoder computes other vectors than it was proved with",
+        "The golden texts' vectors differ from those of the bundle's maker by more than the bundle allows. A worker "
+        "refuses to start like that, so it began since.",
+        _one('coldstream_encoder_agreement{instance="a"}', "0.99 0.99 0.9x30", "25m", instance="a"),
+        _one('coldstream_encoder_agreement{instance="a"}', "0.99x30", "25m"),
+    ),
+    Alert(
         "ColdstreamWorseThanPopular", "ticket", "1h",
         ((Test(recommendations.LEAD.ask(window="6h"), "<", 0),
           Test('sum(increase(coldstream_choices_total{list="coldstream"}[6h]))', ">", 200)),),
@@ -194,6 +212,17 @@ ALERTS: Final = (
               ('coldstream_choices_total{list="coldstream", place="none", user="known"}', "0+7x500"),
               ('coldstream_choices_total{list="popular", place="2", user="known"}', "0+1x500"),
               ('coldstream_choices_total{list="popular", place="none", user="known"}', "0+9x500")), "5h"),
+    ),
+    Alert(
+        "ColdstreamArmLoses", "ticket", "1h",
+        ((Test(f"({_BEST}) - on () group_right () ({_ARMS})", ">", 0.05),
+          Test('sum by (arm) (increase(coldstream_hits_total{list="coldstream", arm!=""}[1d]))', ">", 500)),),
+        "An arm of the trial finds far fewer choices than the best one",
+        "Over a day and more than 500 first choices of its users, an arm's hit rate is five points below that of the "
+        "best arm: its users pay for the trial.",
+        Case((*_choices("plain", "0+3x1000", "0+7x1000"), *_choices("bold", "0+1x1000", "0+9x1000")), "12h",
+             {"arm": "bold"}),
+        Case((*_choices("plain", "0+3x1000", "0+7x1000"), *_choices("bold", "0+3x1000", "0+7x1000")), "12h"),
     ),
     Alert(
         "ColdstreamTwoWriters", "ticket", "30m", ((Test("sum(rate(coldstream_lost_writes_total[15m]))", ">", 0.1),),),

@@ -7,6 +7,9 @@ from typing import Final
 from grafana.measures import Measure, Query, Row, View, quantiles, rate
 from grafana.service import EMBED
 
+AGREED: Final = 0.97
+"""Smallest cosine with the golden set that a bundle promises."""
+
 ITEMS_KNOWN: Final = Measure(
     "known_items", "Items held for ranking", View.LINES, "short",
     (Query("max by (instance) (coldstream_known_items{<where>})", "{{instance}}"),),
@@ -52,9 +55,42 @@ TEXTS: Final = Measure(
     "Many texts without new items: profiles or searches that change all the time.",
 )  # fmt: skip
 
+COVERAGE: Final = Measure(
+    "coverage", "Catalogue coverage", View.LINES, "percentunit",
+    (Query("max by (instance) (coldstream_catalogue_coverage{<where>})", "{{instance}}"),),
+    "Share of the recommendable items that stood in a list of this worker within the last hour.",
+    "Steady for your traffic: many lists and a small catalogue cover it all.",
+    "Falling while lists are as many: everybody gets the same. Look at diversity and at lists by strategy.",
+)  # fmt: skip
+COLD_ITEMS: Final = Measure(
+    "cold_items", "Items that nobody has met", View.LINES, "percentunit",
+    (Query("max by (instance) (coldstream_catalogue_cold{<where>})", "{{instance}}"),),
+    "Share of the recommendable items without any interaction.",
+    "High after an import, then falling.",
+    "It stays: those items are not shown, or nothing is done with them. See the hit rate of cold items.",
+)  # fmt: skip
+AGREEMENT: Final = Measure(
+    "agreement", "Drift: agreement with the golden set", View.LINES, "none",
+    (Query("min by (instance) (coldstream_encoder_agreement{<where>})", "{{instance}}"),),
+    "Smallest cosine of the golden texts' vectors with those of the bundle's maker; measured at the start and every hour.",
+    f"Above {AGREED}, and as at the start.",
+    "The runbook's section ColdstreamEncoderDrifts.",
+    warn=0.98, bad=AGREED, rising=False,
+)  # fmt: skip
+FOREIGN: Final = Measure(
+    "foreign", "Items of another encoder", View.LINES, "percentunit",
+    (Query("max by (instance) (coldstream_catalogue_foreign{<where>})", "{{instance}}"),),
+    "Share of items whose vectors another encoder made than the one that runs.",
+    "0; during an upgrade it falls from 100 % to 0.",
+    "Above 0 and not falling: an upgrade stands still. Vectors of two encoders can't be compared: finish it.",
+    warn=0.001, bad=0.5,
+)  # fmt: skip
+
 TITLE: Final = "Coldstream / Catalogue and encoder"
 ROWS: Final = (
     Row("From publish to first recommended", (ITEM_LATENCY, REFRESHES)),
     Row("What arrives", (ARRIVALS, ITEMS_KNOWN)),
+    Row("What of it is shown", (COVERAGE, COLD_ITEMS)),
     Row("Encoder", (ENCODER, EMBED, TEXTS)),
+    Row("Drift and upgrades", (AGREEMENT, FOREIGN)),
 )

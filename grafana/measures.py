@@ -99,3 +99,16 @@ def rate(metric: str, by: str, matchers: str = "") -> Query:
         f"sum by ({by}) (rate({metric}{{{inner}}}[<window>]))",
         " ".join(f"{{{{{label.strip()}}}}}" for label in by.split(",")),
     )
+
+
+def ratio(above: str, below: str, by: str = "") -> Query:
+    """One counter's events for each of another's, by a label or over all; 0 where there are none of the first yet.
+
+    Both are given with their own matchers, as `name{label="value"`, open at the end.
+    """
+    kept = f" by ({by})" if by else ""
+    of = f"sum{kept} (rate({below}, <where>}}[<window>]))"
+    return Query(
+        f"(sum{kept} (rate({above}, <where>}}[<window>])) or 0 * {of}) / {of}",
+        " ".join(f"{{{{{label.strip()}}}}}" for label in by.split(",")) if by else "all",
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.measures import Measure, Query, Row, View, quantiles, rate
+from grafana.measures import Measure, Query, Row, View, quantiles, rate, ratio
 
 STRATEGIES: Final = Measure(
     "strategies", "Lists by strategy", View.STACK, "ops", (rate("coldstream_recommendations_total", "strategy"),),
@@ -93,19 +93,150 @@ ATTRIBUTED: Final = Measure(
     "A steady share of all events.",
     "None: does the shop pass recommendation_id on? Without it nobody can tell a click on a list from any other.",
 )  # fmt: skip
+_SENT: Final = 'coldstream_list_outcomes_total{outcome="sent"'
+_CLICKED: Final = 'coldstream_list_outcomes_total{outcome="clicked"'
+_CONVERTED: Final = 'coldstream_list_outcomes_total{outcome="converted"'
+_HIT: Final = 'coldstream_hits_total{list="coldstream", hit="yes"'
+_CHOSEN: Final = 'coldstream_hits_total{list="coldstream"'
+
 CLICK_RATE: Final = Measure(
-    "click_rate", "Clicks a list", View.NUMBER, "percentunit",
-    (Query('sum(rate(coldstream_attributed_events_total{type="click", <where>}[<window>]))'
-           " / sum(rate(coldstream_recommendations_total{<where>}[<window>]))", "clicks a list"),),
-    "Clicks that carry a recommendation_id for each list delivered (many lists are never looked at).",
+    "click_rate", "Clicked lists", View.NUMBER, "percentunit", (ratio(_CLICKED, _SENT),),
+    ("Share of lists that an event named which took an item from it (view, click, like, cart, purchase, rating); each "
+     "list counts once, and many are never looked at."),
     "Steady, or rising.",
-    "Compare before and after a change of the page, of the encoder or of the settings.",
+    "Compare before and after a change of the page, of the encoder or of the settings; at 0, see “Joined events”.",
+)  # fmt: skip
+CLICKS_BY_STRATEGY: Final = Measure(
+    "clicks_by_strategy", "Clicked lists by strategy", View.LINES, "percentunit", (ratio(_CLICKED, _SENT, "strategy"),),
+    "The same by what lists rest on.",
+    "personal above popular and newest.",
+    "personal below popular: see the hit rates by strategy; if they agree, what the ranker learns is not what users want.",
+)  # fmt: skip
+CONVERSIONS: Final = Measure(
+    "conversions", "Converted lists by strategy", View.LINES, "percentunit", (ratio(_CONVERTED, _SENT, "strategy"),),
+    "Share of lists that a purchase, a like or a good rating named; each list counts once.",
+    "Steady, or rising, with the clicks.",
+    "Clicks without conversions: lists lead to what is looked at and not wanted; look at prices, and at the reasons.",
+)  # fmt: skip
+JOINED: Final = Measure(
+    "joined", "Joined events", View.STACK, "ops", (rate("coldstream_attributed_events_total", "found"),),
+    ("Events that name a list: listed (it holds the item), elsewhere (it does not), forgotten (the list is older than "
+     "what a worker remembers, or another worker made it)."),
+    "listed, nearly all.",
+    "elsewhere: the shop sends the id of another list. forgotten: events come late, or a worker was restarted just now.",
+)  # fmt: skip
+CLICK_PLACES: Final = Measure(
+    "click_places", "Clicks and conversions by place", View.STACK, "ops",
+    (rate("coldstream_list_events_total", "action, place"),),
+    "What was done with items of lists, by the place that the item had in its list.",
+    "Most on the first places.",
+    "Even over all places: the order says little, or the page shows it in another one.",
+)  # fmt: skip
+RANK: Final = Measure(
+    "rank", "Mean rank of the first click", View.LINES, "none",
+    (Query('sum by (strategy) (rate(coldstream_list_ranks_total{outcome="clicked", <where>}[<window>]))'
+           ' / sum by (strategy) (rate(coldstream_list_outcomes_total{outcome="clicked", <where>}[<window>]))',
+           "{{strategy}}"),),
+    "The place, on average, of the item that was first taken from a list; 1 is the first.",
+    "Low, and lower for personal than for popular.",
+    "Rising: the best items slip down; look at diversity, exploration, and the weights.",
+)  # fmt: skip
+HITS_BY_STRATEGY: Final = Measure(
+    "hits_by_strategy", "Hit rate by strategy", View.LINES, "percentunit", (ratio(_HIT, _CHOSEN, "strategy"),),
+    ("Share of first choices that stood in the first ten of the user's last list, by what that list rested on (unknown: "
+     "a list that a worker has forgotten)."),
+    "personal first, then session and profile, popular and newest last.",
+    "One that falls alone: its input is missing (histories, searches, profiles).",
+)  # fmt: skip
+HITS_BY_ITEM: Final = Measure(
+    "hits_by_item", "Hit rate by cold and warm items", View.LINES, "percentunit", (ratio(_HIT, _CHOSEN, "item"),),
+    "The same by whether anybody had met the item before (warm) or nobody had (cold).",
+    "cold above zero: new items find their users.",
+    "cold at zero for long: is COLDSTREAM_EXPLORE on, and do items have texts?",
+)  # fmt: skip
+RANKERS: Final = Measure(
+    "rankers", "Clicked lists by ranker", View.LINES, "percentunit", (ratio(_CLICKED, _SENT, "ranker"),),
+    "Clicked lists that the shipped prior ranked, and those that learned weights ranked.",
+    "learned above prior.",
+    "Below it for long, with equal strategies: coldstream ranker rollback prior, and find out what it learned from.",
+)  # fmt: skip
+ARM_LISTS: Final = Measure(
+    "arm_lists", "Lists by arm", View.STACK, "ops", (rate("coldstream_recommendations_total", "arm"),),
+    "Lists delivered each second by the arm of their user (COLDSTREAM_ARMS); one without a name while there is no trial.",
+    "As the shares say.",
+    "Other shares: a few users make most of the lists, or workers run with different settings.",
+)  # fmt: skip
+ARM_CLICKS: Final = Measure(
+    "arm_clicks", "Clicked lists by arm", View.LINES, "percentunit", (ratio(_CLICKED, _SENT, "arm"),),
+    "Share of clicked lists of each arm.",
+    "Whatever wins: coldstream arms says whether the difference is more than chance.",
+    "An arm that loses beyond chance is ended: take it out of COLDSTREAM_ARMS.",
+)  # fmt: skip
+ARM_HITS: Final = Measure(
+    "arm_hits", "Hit rate by arm", View.LINES, "percentunit", (ratio(_HIT, _CHOSEN, "arm"),),
+    "Share of first choices that stood in the user's last list, by arm; it needs no recommendation_id.",
+    "As above.",
+    "Clicks and hits that disagree: lists change what users look at, or the page shows more than the first ten.",
+)  # fmt: skip
+DIVERSITY: Final = Measure(
+    "diversity", "Diversity of lists", View.LINES, "none", quantiles("coldstream_list_diversity", which=(0.1, 0.5, 0.9)),
+    "1 − the mean cosine of two items of a list, of one list of each batch.",
+    "Steady, between .3 and .9.",
+    "Near 0, lists are all of one kind: lower COLDSTREAM_DIVERSITY or COLDSTREAM_CATEGORY_CAP.",
+)  # fmt: skip
+NOVELTY: Final = Measure(
+    "novelty", "Places of new items", View.STACK, "percentunit",
+    (Query("sum by (item) (rate(coldstream_list_places_total{<where>}[<window>]))"
+           " / on () group_left () sum(rate(coldstream_list_places_total{<where>}[<window>]))", "{{item}}"),),
+    "Share of the places in lists that go to items that nobody has met (cold), that came within seven days (new), others.",
+    "cold and new together near the catalogue's own share of them, at most.",
+    "Nothing new for long: COLDSTREAM_EXPLORE. Nothing but new: do events come, and name items of the catalogue?",
+)  # fmt: skip
+WEIGHTS_KNOWN: Final = Measure(
+    "weights_known", "What ranks: users with history", View.STACK, "percentunit",
+    (Query('avg by (part) (coldstream_ranker_weight{user="known", <where>})', "{{part}}"),),
+    "Share of the ranker's weights, on scaled features, that each part of the score has.",
+    "It moves slowly; history and similar_users lead.",
+    "A jump: a rollback, a new release, or a flood of strange events. coldstream ranker show has every weight.",
+)  # fmt: skip
+WEIGHTS_COLD: Final = Measure(
+    "weights_cold", "What ranks: users without", View.STACK, "percentunit",
+    (Query('avg by (part) (coldstream_ranker_weight{user="cold", <where>})', "{{part}}"),),
+    "The same for users without a history that is known.",
+    "popular and new lead, profile and wish beside them.",
+    "As beside.",
+)  # fmt: skip
+EXPERTS: Final = Measure(
+    "experts", "Experts in what ranks", View.LINES, "percentunit",
+    (Query("avg by (expert, user) (coldstream_ranker_share{<where>})", "{{expert}}, {{user}}"),),
+    "What the weights are mixed from by how well each has done: those learned here, the shipped prior, single features.",
+    "learned rises over days.",
+    ("single leads for long: the learned weights are worse than one feature alone; freeze, and compare an arm with "
+     "frozen_prior."),
+)  # fmt: skip
+LESSONS: Final = Measure(
+    "lessons", "Lessons learned", View.NUMBER, "short", (Query("max(coldstream_ranker_lessons{<where>})", "lessons"),),
+    "Choices that the weights in use were learned from.",
+    "It grows while users choose.",
+    "Standing still: frozen (beside), COLDSTREAM_LEARN, or lag on the topic lessons.",
+)  # fmt: skip
+FROZEN: Final = Measure(
+    "frozen", "Frozen", View.NUMBER, "bool_yes_no", (Query("max(coldstream_ranker_frozen{<where>})", "frozen"),),
+    "Whether an operator has frozen the ranker.",
+    "No, or as you ordered.",
+    "coldstream ranker unfreeze.",
+    warn=0.5, bad=2,
 )  # fmt: skip
 
 TITLE: Final = "Coldstream / Recommendations"
 ROWS: Final = (
-    Row("Are they good?", (LEAD, HIT_RATE, HITS_BY_USER)),
-    Row("Are they used?", (CLICK_RATE, ATTRIBUTED, PLACES)),
-    Row("What lists are made of", (FALLBACK, STRATEGIES)),
+    Row("Are they good?", (LEAD, HIT_RATE, HITS_BY_STRATEGY)),
+    Row("For whom, and for what?", (HITS_BY_USER, HITS_BY_ITEM, PLACES)),
+    Row("Are they used?", (CLICK_RATE, CLICKS_BY_STRATEGY, CONVERSIONS)),
+    Row("Where in the list", (RANK, CLICK_PLACES, JOINED)),
+    Row("Arms of a trial", (ARM_LISTS, ARM_CLICKS, ARM_HITS)),
+    Row("What lists are made of", (FALLBACK, STRATEGIES, DIVERSITY, NOVELTY)),
+    Row("What the ranker has learned", (LESSONS, FROZEN, WEIGHTS_KNOWN, WEIGHTS_COLD)),
+    Row("Whether learning helps", (EXPERTS, RANKERS, ATTRIBUTED)),
     Row("Who is answered, and how soon", (EVENT_OUTCOMES, USER_LATENCY, ERASURES)),
 )

@@ -110,9 +110,9 @@ STAGES: Final = Measure(
     "stages", "Where the time goes: p99 by stage", View.STACK, "s",
     quantiles("coldstream_stage_seconds", by="stage", which=(0.99,)),
     "The slowest hundredth of each stage, stacked in the order of an event's way.",
-    "embed, retrieve and persist lead; the sum stays below 100 ms.",
-    ("embed: the encoder (batch sizes, provider, CPU). load, retrieve, persist: the index. signals, emit: the "
-     "broker. rank, apply: CPU."),
+    "embed, rank and persist lead; the sum stays below 100 ms.",
+    ("embed: the encoder (batch sizes, provider, CPU). load, items, persist: the index. signals, emit: the broker. "
+     "rank, apply: CPU."),
 )  # fmt: skip
 BATCH: Final = Measure(
     "batch_records", "Records in a batch", View.LINES, "short", quantiles("coldstream_batch_records"),
@@ -122,8 +122,8 @@ BATCH: Final = Measure(
 )  # fmt: skip
 INDEX: Final = Measure(
     "index_latency", "Index: p99 by what it does", View.LINES, "s",
-    quantiles("coldstream_stage_seconds", by="stage", matchers='stage=~"load|retrieve|persist|items"', which=(0.99,)),
-    "Seconds of a batch spent on reading users, retrieving candidates and writing.",
+    quantiles("coldstream_stage_seconds", by="stage", matchers='stage=~"load|persist|items"', which=(0.99,)),
+    "Seconds of a batch spent on reading users and writing users and items.",
     "Milliseconds.",
     "The index's own load, disk and memory; with Edge, whether it is being rebuilt. See ColdstreamHolding.",
     warn=0.05, bad=0.5,

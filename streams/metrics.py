@@ -128,6 +128,10 @@ MEASURES: Final[tuple[Measure, ...]] = (
             "dislike, skip and search names list and item), converted (a purchase, like or good rating does); each list "
             "counts once for each",
             {"outcome": ("sent", "clicked", "converted"), "strategy": _STRATEGIES, "arm": _ARMS, "ranker": _RANKERS}),
+    Measure("coldstream_list_ranks_total", Kind.COUNTER,
+            "Sum of the places (1 is the first) of each list's first click, or conversion: divided by such lists it is "
+            "the mean rank",
+            {"outcome": ("clicked", "converted"), "strategy": _STRATEGIES, "arm": _ARMS, "ranker": _RANKERS}),
     Measure("coldstream_list_events_total", Kind.COUNTER,
             "Clicks and conversions that were joined with their list, by the place that the item had in it",
             {"action": ("click", "conversion"), "place": PLACES, "arm": _ARMS, "item": _ITEM_KINDS}),
@@ -262,6 +266,8 @@ class Metrics:
             self.counter("coldstream_hits_total", list=list_, strategy=strategy, arm=arm, item=item, hit=hit).inc(count)
         for (outcome, made), count in report.list_outcomes.items():
             self.counter("coldstream_list_outcomes_total", outcome=outcome, **made._asdict()).inc(count)
+        for (outcome, made), count in report.list_ranks.items():
+            self.counter("coldstream_list_ranks_total", outcome=outcome, **made._asdict()).inc(count)
         for (action, place, arm, item), count in report.list_events.items():
             self.counter("coldstream_list_events_total", action=action, place=place, arm=arm, item=item).inc(count)
         for item, count in report.places.items():

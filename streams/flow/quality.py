@@ -164,11 +164,13 @@ class Quality:
             if not shown.clicked:
                 shown.clicked = True
                 report.list_outcomes["clicked", shown.made] += 1
+                report.list_ranks["clicked", shown.made] += shown.item_ids.index(interaction.item_id) + 1
         if self._converts(interaction):
             report.list_events["conversion", place, shown.made.arm, item] += 1
             if not shown.converted:
                 shown.converted = True
                 report.list_outcomes["converted", shown.made] += 1
+                report.list_ranks["converted", shown.made] += shown.item_ids.index(interaction.item_id) + 1
 
     def _converts(self, interaction: Interaction) -> bool:
         """Whether the shop got what it wanted: a purchase, a like, a good rating."""

@@ -48,6 +48,8 @@ class BatchReport:
     """New events that name the list they came from, by (type; listed, elsewhere: not in that list, forgotten)."""
     list_outcomes: Counter[tuple[str, Made]] = field(default_factory=Counter)
     """Lists by (sent, clicked, converted) and how they were made; a list is clicked once, however often."""
+    list_ranks: Counter[tuple[str, Made]] = field(default_factory=Counter)
+    """Sum of the places (from 1) of the first click, or conversion, of each list, by (clicked, converted) and Made."""
     list_events: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
     """Events joined with their list by (click or conversion; place; arm; cold or warm item)."""
     places: Counter[str] = field(default_factory=Counter)

@@ -73,6 +73,7 @@ async def test_an_event_is_joined_with_the_list_that_it_names(service: Service) 
     assert report.list_events == {("click", "2", "", "cold"): 3, ("conversion", "2", "", "cold"): 1}
     assert report.list_outcomes["clicked", made] == 1, "a list is clicked once, however often"
     assert report.list_outcomes["converted", made] == 1
+    assert report.list_ranks == {("clicked", made): 2, ("converted", made): 2}
     metrics = Metrics()
     metrics.observe(report)
     expected = 'coldstream_list_outcomes_total{arm="",outcome="clicked",ranker="prior",strategy="profile"} 1.0'
