@@ -27,6 +27,11 @@ Examples:  coldstream doctor
 FREE_BYTES: Final = 2 << 30
 EARLIEST: Final = 1_760_000_000.0  # October 2025: a clock before this release's making is wrong
 LATEST: Final = 4_102_444_800.0  # 2100
+NEWEST: Final = 50
+"""So many records of a partition are looked at."""
+AHEAD_SECONDS: Final = 2.0
+PARTITIONER: Final = "use one partitioner in all producers: partitioner=murmur2_random in librdkafka and kcat"
+CLOCK: Final = "set the clock and let NTP keep it, here and on the brokers: freshness, expiry and erasure depend on it"
 UNSYNCHRONISED: Final = 5
 """What adjtimex(2) returns while nothing keeps the clock right (TIME_ERROR)."""
 
@@ -81,6 +86,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 def check_broker(settings: Settings) -> Iterator[Finding]:
     """Whether the broker answers, and the topics are as they should be."""
     from streams.kafka.topics import TopicAdmin, find_differences, wanted_topics
+    from streams.values import Topic
 
     async def look() -> Iterator[Finding]:
         started = time.perf_counter()
@@ -95,12 +101,35 @@ def check_broker(settings: Settings) -> Iterator[Finding]:
             findings.append(Finding(thing, State.WRONG if one.serious else State.NOTE, seen, one.remedy))
         if not differences:
             findings.append(Finding("topics", State.OK, f"all {len(found)} are as they should be"))
+        if {Topic.EVENTS, Topic.USERS} <= found.keys():
+            findings += await look_at_records(settings)
         return iter(findings)
 
     try:
         yield from asyncio.run(look())
     except ColdstreamError as error:
         yield Finding("broker", State.WRONG, str(error), "start one (`coldstream broker`), or set COLDSTREAM_KAFKA")
+
+
+async def look_at_records(settings: Settings) -> list[Finding]:
+    """What the newest records of people tell: whether producers agree about partitions, and clocks about the time."""
+    from streams.kafka.follower import Follower
+    from streams.values import Topic
+
+    async with Follower(settings, (Topic.EVENTS, Topic.USERS), from_start=False) as follower:
+        await follower.rewind(NEWEST)
+        records = [record async for some in follower.read_whole() for record in some]
+        now = time.time()
+        astray = sum(map(follower.is_astray, records))
+    findings = []
+    if astray:
+        seen = f"{astray} of the {len(records)} newest records of events and users lie where murmur2 would not put them"
+        findings.append(Finding("partitioning", State.NOTE, seen, PARTITIONER))
+    ahead = max((record.time for record in records), default=now) - now
+    if ahead > AHEAD_SECONDS:
+        seen = f"records are stamped {ahead:,.0f} s later than this machine's clock says"
+        findings.append(Finding("clock", State.WRONG, seen, CLOCK))
+    return findings
 
 
 def check_index(settings: Settings) -> Iterator[Finding]:
@@ -171,11 +200,10 @@ def check_encoder(settings: Settings) -> Iterator[Finding]:
 
 def check_clock(now: float) -> Iterator[Finding]:
     """Whether the clock can be right: events that are more than a day ahead of their record are refused."""
-    remedy = "set the clock and let NTP keep it: freshness, expiry and erasure depend on it"
     if not EARLIEST < now < LATEST:
-        yield Finding("clock", State.WRONG, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now)), remedy)
+        yield Finding("clock", State.WRONG, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now)), CLOCK)
     elif sys.platform == "linux" and _is_unsynchronised():
-        yield Finding("clock", State.NOTE, "the kernel says that nothing synchronises it", remedy)
+        yield Finding("clock", State.NOTE, "the kernel says that nothing synchronises it", CLOCK)
     else:
         yield Finding("clock", State.OK, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)))
 
@@ -197,8 +225,8 @@ def check_worker(settings: Settings) -> Iterator[Finding]:
     yield Finding("worker", State.OK, f"ready at {settings.http}")
     misrouted = read_counter(settings, "coldstream_misrouted_total")
     if misrouted:
-        remedy = "use one partitioner in all producers: partitioner=murmur2_random in librdkafka and kcat"
-        yield Finding("partitioning", State.NOTE, f"{misrouted:,.0f} records of users came on other partitions", remedy)
+        seen = f"{misrouted:,.0f} records of users came on other partitions"
+        yield Finding("partitioning", State.NOTE, seen, PARTITIONER)
 
 
 def _guarded(thing: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.partitioner import murmur2
 
 from streams.errors import BrokerUnavailableError, ConfigurationError
 from streams.kafka.connection import client_options, full_name
@@ -67,6 +68,22 @@ class Follower:
         except KafkaError as error:
             raise BrokerUnavailableError(f"Kafka at {self._settings.kafka} does not answer: {error!r}") from error
         return [self._to_record(message) for messages in batches.values() for message in messages]
+
+    async def rewind(self, records: int) -> None:
+        """Go back so many records on each partition, as far as there are any: for `read_whole` to begin there."""
+        partitions = list(self._consumer.assignment())
+        try:
+            ends = await self._consumer.end_offsets(partitions)
+            starts = await self._consumer.beginning_offsets(partitions)
+        except KafkaError as error:
+            raise BrokerUnavailableError(f"Kafka at {self._settings.kafka} does not answer: {error!r}") from error
+        for partition in partitions:
+            self._consumer.seek(partition, max(starts[partition], ends[partition] - records))
+
+    def is_astray(self, record: Record) -> bool:
+        """Whether a record lies on another partition than murmur2 of its key says, by which Java and we choose."""
+        count = len(self._consumer.partitions_for_topic(full_name(self._settings, record.topic)) or ())
+        return bool(record.key and count and (murmur2(record.key) & 0x7FFFFFFF) % count != record.partition)
 
     async def read_whole(self) -> AsyncIterator[list[Record]]:
         """What is there at the moment of the call, in parts; ends when all of it was read."""

@@ -6,8 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from streams.errors import PoisonError
 from streams.flow.decoded import bury
@@ -111,6 +115,42 @@ async def test_every_error_is_one_line(run, arguments, given, status, message):
     assert (ended, out) == (status, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+async def test_doctor_sees_producers_that_disagree_clocks_that_differ_and_tombstones_that_die_too_soon(
+    run, environment, settings, kafka
+):
+    def seen(out):
+        return {(one["thing"], one["state"], one["seen"]) for one in json.loads(out)["findings"]}
+
+    environment["COLDSTREAM_HTTP"] = "127.0.0.1:1"
+    _, out, _ = await run("doctor", "--json")
+    assert ("topics", "ok", "all 9 are as they should be") in seen(out)
+    async with producing(settings) as send:
+        for number in range(8):  # murmur2 spreads them, this producer does not
+            await send("events", b"{}", key=f"u{number}", partition=0)
+    _, out, _ = await run("doctor", "--json")
+    (note,) = [text for thing, state, text in seen(out) if (thing, state) == ("partitioning", "note")]
+    assert "of the 8 newest records" in note
+    if kafka.apache:
+        changes = {"users": {"delete.retention.ms": "60000"}, "events": {"message.timestamp.type": "CreateTime"}}
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+        await admin.start()
+        for topic, change in changes.items():
+            name = f"{settings.topic_prefix}{topic}"
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, change)])
+        await admin.close()
+        producer = AIOKafkaProducer(bootstrap_servers=settings.kafka)
+        await producer.start()
+        await producer.send_and_wait(
+            f"{settings.topic_prefix}events", b"{}", key=b"u", timestamp_ms=int((time.time() + 60) * 1000)
+        )
+        await producer.stop()
+        status, out, _ = await run("doctor", "--json")
+        assert status == 1
+        texts = {thing: text for thing, state, text in seen(out) if state == "wrong"}
+        assert "records are stamped" in texts["clock"]
+        assert "users: delete.retention.ms" in texts["topics"]
 
 
 RECOMMENDATION = {
