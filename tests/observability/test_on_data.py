@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from grafana.alerts import ALERTS
 from grafana.dashboards import DASHBOARDS
@@ -29,6 +29,7 @@ LOAD_SECONDS = 25.0
 USERS, ITEMS = 400, 400
 PREFIX = "observed."
 VARIABLES = {"$instance": ".+", "$__rate_interval": "30s", "$__range": "5m"}
+ARMS = '{"plain": {"share": 0.5}, "bold": {"share": 0.5, "diversity": 0.8, "weights": {"popular": 0.5}}}'
 WORDS = ("red", "blue", "bicycle", "tent", "novel", "cheese", "lamp", "garden", "winter", "jazz")
 
 
@@ -36,6 +37,7 @@ WORDS = ("red", "blue", "bicycle", "tent", "novel", "cheese", "lamp", "garden", 
 class Scene:
     prometheus: str
     worker: str
+    environment: dict[str, str]
 
     def ask(self, expression: str) -> list[dict[str, Any]]:
         query = urllib.parse.urlencode({"query": expression})
@@ -51,10 +53,22 @@ class Scene:
 
 
 async def load(kafka: str, prefix: str, seconds: float) -> None:
-    """Everything that a metric counts: items, profiles, events of all kinds, repetitions, refusals, erasures."""
+    """Everything that a metric counts: items, profiles, events of all kinds, repetitions, refusals, erasures.
+
+    Every third event is done to an item of the last list of its user, and names it, as a shop's page would.
+    """
     chance = random.Random(7)
     producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=2)
+    consumer = AIOKafkaConsumer(f"{prefix}recommendations", bootstrap_servers=kafka, group_id=None)
     await producer.start()
+    await consumer.start()
+    lists: dict[str, dict[str, Any]] = {}
+
+    async def read() -> None:
+        for messages in (await consumer.getmany()).values():
+            lists.update(
+                {one["user_id"]: one for one in (json.loads(found.value) for found in messages if found.value)}
+            )
 
     async def send(topic: str, key: str, value: dict[str, Any] | bytes | None) -> None:
         body = json.dumps(value).encode() if isinstance(value, dict) else value
@@ -89,7 +103,13 @@ async def load(kafka: str, prefix: str, seconds: float) -> None:
             }
             event |= {"query": chance.choice(WORDS)} if kind == "search" else {"item_id": f"i{chance.randrange(ITEMS)}"}
             event |= {"value": float(chance.randrange(1, 6))} if kind == "rating" else {}
-            event |= {"recommendation_id": "a list that was shown"} if step % 3 == 0 else {}
+            await read()
+            if step % 3 == 0 and "item_id" in event and user in lists:
+                shown = lists[user]
+                place = min(int(chance.expovariate(0.4)), len(shown["items"]) - 1)
+                event |= {"recommendation_id": shown["recommendation_id"], "item_id": shown["items"][place]["item_id"]}
+            elif step % 20 == 0:
+                event |= {"recommendation_id": "a list of last year"}
             await send("events", user, event)
             if step % 50 == 0:
                 await send("events", user, event)  # a duplicate
@@ -102,6 +122,7 @@ async def load(kafka: str, prefix: str, seconds: float) -> None:
             await asyncio.sleep(0.005)
         await producer.flush()
     finally:
+        await consumer.stop()
         await producer.stop()
 
 
@@ -111,7 +132,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, kafka: Any) -> Iterator[Scen
     if program is None:
         pytest.skip("Prometheus is not installed: apt-get install prometheus")
     folder = tmp_path_factory.mktemp("scene")
-    environment = settings(kafka.servers, folder, flush_seconds="0.5", topic_prefix=PREFIX)
+    environment = settings(kafka.servers, folder, flush_seconds="0.5", topic_prefix=PREFIX, arms=ARMS)
     created = run(environment, "topics", "create")
     assert created.returncode == 0, created.stderr
     address = environment["COLDSTREAM_HTTP"]
@@ -137,7 +158,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, kafka: Any) -> Iterator[Scen
             ):
                 assert get(f"http://{address}{path}")[0] == 200
             time.sleep(3)
-            yield Scene(f"http://127.0.0.1:{port}", f"http://{address}")
+            yield Scene(f"http://127.0.0.1:{port}", f"http://{address}", environment)
         finally:
             prometheus.terminate()
             prometheus.wait(20)
@@ -184,3 +205,25 @@ def test_series_are_few_and_name_nobody(scene: Scene) -> None:
     assert len(series) <= LARGEST_SERIES
     values = {value for line in series for value in re.findall(r'="([^"]*)"', line)}
     assert not {value for value in values if re.fullmatch(r"[uie]\d+", value)}
+
+
+def test_events_are_joined_with_the_lists_they_name(scene: Scene) -> None:
+    found = {one["metric"]["found"]: float(one["value"][1])
+             for one in scene.ask("sum by (found) (coldstream_attributed_events_total)")}  # fmt: skip
+    assert found["listed"] > 20
+    assert found["listed"] > found.get("elsewhere", 0)
+    assert found["forgotten"] > 0
+
+
+@pytest.mark.parametrize("asked", [(), ("--prometheus",)], ids=["worker", "prometheus"])
+def test_arms_are_compared_by_command(scene: Scene, asked: tuple[str, ...]) -> None:
+    options = (*asked, scene.prometheus, "--window", "5m") if asked else ()
+    ran = run(scene.environment, "arms", *options, "--json")
+    assert ran.returncode == 0, ran.stderr
+    answer = json.loads(ran.stdout)
+    assert [arm["arm"] for arm in answer["arms"]] == ["plain", "bold"]
+    for arm in answer["arms"]:
+        assert arm["click_rate"]["tries"] > 50
+        assert 0 < arm["click_rate"]["low"] < arm["click_rate"]["rate"] < arm["click_rate"]["high"] < 1
+    (compared,) = answer["differences"]
+    assert compared["click_rate"]["low"] < compared["click_rate"]["difference"] < compared["click_rate"]["high"]
