@@ -87,7 +87,7 @@ class Ragged:
         rows = np.flatnonzero(self._room)
         _, flat = self.gather(rows)
         lengths = self.length[rows]
-        rooms = np.where(lengths > 0, np.maximum(4, lengths + lengths // 4), 0)
+        rooms = np.maximum(4, lengths + lengths // 4)  # more than it has: `append` may be amid giving rows their room
         starts = np.cumsum(rooms) - rooms
         total = int(rooms.sum())
         target = np.arange(len(flat)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
