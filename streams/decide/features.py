@@ -57,9 +57,9 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows], f
     rows = np.zeros((users, width), np.int64)
     for user, found in enumerate(candidates):
         rows[user, : len(found)] = found
-    values = np.full((users, width, len(NAMES)), np.nan, np.float32)
-    similarity, follows = (np.zeros((users, HISTORY, width), np.float32) for _ in range(2))
-    batch = Batch(tastes, rows, sizes, values, similarity, follows)
+    values = np.full((len(NAMES), users, width), np.nan, np.float32)
+    similarity = np.zeros((users, HISTORY, width), np.float32)
+    batch = Batch(tastes, rows, sizes, values, similarity, behaviour.pairs_of(table, rows, sizes, following))
     if not width:
         return batch
     past = Past.of(tastes)
@@ -75,5 +75,5 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows], f
     grids["fresh_dense"] = grids["age_2d"] * grids["dense_mean"]
     grids["fresh_popular"] = grids["age_2d"] * grids["popular_4d"]
     for name, grid in grids.items():
-        batch.values[:, :, PLACE[name]] = grid
+        batch.values[PLACE[name]] = grid
     return batch

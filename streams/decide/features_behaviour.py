@@ -8,7 +8,8 @@ import numpy as np
 
 from streams.decide.candidates import Following
 from streams.decide.counts import DAY_SECONDS, SIXTY_DAYS
-from streams.decide.grids import Batch, Grid, Past, mixed
+from streams.decide.grids import Batch, Grid, Pairs, Past
+from streams.decide.ragged import Rows
 from streams.decide.statistics import log_gap
 from streams.decide.table import Table
 from streams.decide.taste import HISTORY, Taste
@@ -40,53 +41,92 @@ def popularity(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
     return grids
 
 
-def follows(table: Table, batch: Batch, past: Past, following: Following) -> dict[str, Grid]:
-    """What follows what: as cosine, as a mixture smoothed by popularity, as lift and information; lately too."""
-    grids: dict[str, Grid] = {}
-    users, width = batch.rows.shape
-    weight, recent = (np.zeros((users, HISTORY, width), np.float32) for _ in range(2))
+def pairs_of(table: Table, rows: Rows, sizes: Rows, following: Following) -> Pairs:
+    """The entries of `following` whose follower is a candidate of that user; `rows` [users, candidates]."""
+    ends = np.searchsorted(following.user, np.arange(len(rows) + 1))
     local = np.full(len(table.live), -1, np.int32)
-    ends = np.searchsorted(following.user, np.arange(users + 1))
-    for user in range(users):
-        mine = slice(ends[user], ends[user + 1])
-        found = batch.rows[user, : batch.sizes[user]]
+    places = np.empty(len(following.user), np.int32)
+    for one in range(len(rows)):
+        mine, found = slice(ends[one], ends[one + 1]), rows[one, : sizes[one]]
         local[found] = np.arange(len(found))
-        places = local[following.follower[mine]]
-        known = places >= 0
-        weight[user, following.place[mine][known], places[known]] = following.weight[mine][known]
-        recent[user, following.place[mine][known], places[known]] = following.recent[mine][known]
+        places[mine] = local[following.follower[mine]]
         local[found] = -1
-    batch.follows = weight
-    totals = table.counts.totals(past.now)[:, SIXTY_DAYS]
-    sixty = table.counts.recent(batch.rows, past.now)[:, :, SIXTY_DAYS]
-    chance = ((sixty + 0.1) / (totals[:, None] + 0.1 * max(len(table), 1))).astype(np.float32)
-    log_chance = np.log(chance)
-    met = table.counts.events[past.rows].astype(np.float32)[:, :, None]
-    events = table.counts.events[batch.rows].astype(np.float32)
-    nothing = past.unless_cold
-    weights = past.weight * past.there
-    grids["follows_root"] = (
-        mixed(weights, weight / np.sqrt(met + np.float32(1))) / np.sqrt(events + np.float32(1)) + nothing
+    known = np.flatnonzero(places >= 0)
+    user, candidate = following.user[known], places[known].astype(np.int64)
+    width = rows.shape[1]
+    return Pairs(
+        (len(rows), width),
+        user,
+        following.place[known],
+        candidate,
+        user * width + candidate,
+        following.weight[known].astype(np.float32),
+        following.recent[known].astype(np.float32),
     )
-    grids["follows_log"] = np.log(mixed(weights, weight / (met + _SMOOTHING)) + np.float32(1e-4)) + nothing
-    mixture = (weight + _SMOOTHING * chance[:, None, :]) / (met + _SMOOTHING)
-    logs = np.log(mixture)
-    grids["mixture"] = np.log(mixed(weights, mixture) + np.float32(1e-9)) + nothing
-    grids["mixture_brief"] = np.log(mixed(past.brief, mixture) + np.float32(1e-9)) + nothing
-    for place in range(3):
-        grids[f"mixture_{place + 1}"] = np.where(past.there[:, place : place + 1], logs[:, place, :], np.nan)
-    grids["mixture_max"] = np.where(past.there[:, :, None], logs, -30).max(axis=1) + nothing
+
+
+def follows(table: Table, batch: Batch, past: Past, following: Following) -> dict[str, Grid]:
+    """What follows what: as cosine, as a mixture smoothed by popularity, as lift and information; lately too.
+
+    With C the pairs of interaction k and candidate j, n their events, p_j the candidate's share and 5 the smoothing, the
+    mixture is Σ w_k (C + 5 p_j) / (n_k + 5). Most pairs are 0: each sum is that of a history that nothing follows, in
+    closed form, and what the entries of `batch.pairs` add to it.
+    """
+    grids: dict[str, Grid] = {}
+    pairs, counts, nothing = batch.pairs, table.counts, past.unless_cold
+    totals = counts.totals(past.now)[:, SIXTY_DAYS]
+    sixty = counts.sixty_of(batch.rows, past.now)
+    usual = (_SMOOTHING * (sixty + 0.1) / (totals[:, None] + 0.1 * max(len(table), 1))).astype(np.float32)  # 5 p_j
+    met = counts.events[past.rows].astype(np.float32)
+    events = counts.events[batch.rows].astype(np.float32)
+    weights, at = past.weight * past.there, (pairs.user, pairs.place)
+    seen, drawn, of_candidate = met[at], weights[at] * pairs.weight, events.ravel()[pairs.cell]
+    grids["follows_root"] = (
+        pairs.added(drawn / np.sqrt(seen + np.float32(1))) / np.sqrt(events + np.float32(1)) + nothing
+    )
+    grids["follows_log"] = np.log(pairs.added(drawn / (seen + np.float32(_SMOOTHING))) + np.float32(1e-4)) + nothing
+    grids["mixture"] = _mixture(pairs, weights, pairs.weight, usual, met) + nothing
+    grids["mixture_brief"] = _mixture(pairs, past.brief, pairs.weight, usual, met) + nothing
     grids["mixture_if_new_user"] = grids["mixture"] / (1.0 + past.count[:, None])
-    grids["lift"] = mixed(weights, logs) - log_chance + nothing
-    shared = np.log1p(weight * (max(table.counts.total, 1.0) / ((met + 1) * (events[:, None, :] + 1))))
-    grids["information"] = mixed(weights, shared) + nothing
-    grids["information_max"] = shared.max(axis=1) + nothing
-    sums = np.bincount(following.user * HISTORY + following.place, following.recent, minlength=users * HISTORY)
-    pairs = sums.reshape(users, HISTORY, 1).astype(np.float32)
-    mixture = (recent + _SMOOTHING * chance[:, None, :]) / (pairs + _SMOOTHING)
-    grids["recent_mixture"] = np.log(mixed(weights, mixture) + np.float32(1e-9)) + nothing
-    grids["recent_lift"] = mixed(weights, np.log(mixture)) - log_chance + nothing
+    grids["lift"] = _lift(pairs, weights, pairs.weight, usual, met) + nothing
+    log_usual, log_met = np.log(usual), np.log(met + _SMOOTHING)
+    log_pair = np.log(pairs.weight + usual.ravel()[pairs.cell]) - log_met[at]
+    for place in range(3):
+        here = np.flatnonzero(pairs.place == place)
+        grid = log_usual - np.where(past.there[:, place], log_met[:, place], np.float32(np.nan))[:, None]
+        grid.ravel()[pairs.cell[here]] = log_pair[here]
+        grids[f"mixture_{place + 1}"] = grid
+    rarest = np.where(past.there, log_met, np.float32(np.inf)).min(axis=1, keepdims=True)
+    grids["mixture_max"] = pairs.greatest(log_pair, np.maximum(log_usual - rarest, np.float32(-30))) + nothing
+    rate = np.float32(max(counts.total, 1.0)) / ((seen + 1) * (of_candidate + 1))
+    shared = np.log1p(pairs.weight * rate)
+    grids["information"] = pairs.added(weights[at] * shared) + nothing
+    grids["information_max"] = pairs.greatest(shared, np.zeros_like(usual)) + nothing
+    users = len(batch.tastes)
+    sums = np.bincount(following.user * HISTORY + following.place, following.recent, users * HISTORY)
+    lately = sums.reshape(users, HISTORY).astype(np.float32)
+    grids["recent_mixture"] = _mixture(pairs, weights, pairs.recent, usual, lately) + nothing
+    grids["recent_lift"] = _lift(pairs, weights, pairs.recent, usual, lately) + nothing
     return grids
+
+
+def _mixture(pairs: Pairs, weights: Grid, entries: Grid, usual: Grid, met: Grid) -> Grid:
+    """The mixture's logarithm, ln Σ w (C + 5 p) / (n + 5).
+
+    `weights` and `met` (n) [users, interactions], `entries` (C) [entries], `usual` (5 p) [users, candidates].
+    """
+    shares = weights / (met + np.float32(_SMOOTHING))
+    gathered = pairs.added(shares[pairs.user, pairs.place] * entries)
+    return np.asarray(np.log(usual * shares.sum(axis=1, keepdims=True) + gathered + np.float32(1e-9)))
+
+
+def _lift(pairs: Pairs, weights: Grid, entries: Grid, usual: Grid, met: Grid) -> Grid:
+    """The log lift, Σ w ln((C + 5 p) / (n + 5)) − ln p."""
+    log_usual, expected = np.log(usual), (weights * np.log(met + np.float32(_SMOOTHING))).sum(axis=1, keepdims=True)
+    gained = np.log1p(entries / usual.ravel()[pairs.cell])
+    added = pairs.added(weights[pairs.user, pairs.place] * gained)
+    whole = weights.sum(axis=1, keepdims=True) - 1
+    return np.asarray(log_usual * whole - expected + added + np.float32(np.log(_SMOOTHING)))
 
 
 def arrival(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:

@@ -15,6 +15,44 @@ Grid = NDArray[np.float32]
 """Shape [users, candidates], if nothing else is said."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Entries (user, interaction, candidate) where the candidate has followed the interaction's item; by user."""
+
+    shape: tuple[int, int]
+    """Users, candidates."""
+    user: Rows
+    place: Rows
+    """Of the interaction in the user's past."""
+    candidate: Rows
+    """Place among the user's candidates."""
+    cell: Rows
+    """Where the candidate is among users × candidates."""
+    weight: Grid
+    """In pairs at distance 1. Shape [entries]."""
+    recent: Grid
+
+    def added(self, entries: Grid) -> Grid:
+        """Sums of entries by (user, candidate)."""
+        sums = np.bincount(self.cell, entries, self.shape[0] * self.shape[1])
+        return sums.reshape(self.shape).astype(np.float32)
+
+    def greatest(self, entries: Grid, least: Grid) -> Grid:
+        """The greatest entry by (user, candidate), not below `least`."""
+        found = least.ravel().copy()
+        np.maximum.at(found, self.cell, entries)
+        return found.reshape(self.shape)
+
+    def of(self, user: int, candidates: Sequence[int]) -> Grid:
+        """Weights by interaction for a few candidates of a user. Shape [interactions, candidates]."""
+        mine = slice(*np.searchsorted(self.user, (user, user + 1)).tolist())
+        found = np.zeros((HISTORY, len(candidates)), np.float32)
+        for column, candidate in enumerate(candidates):
+            there = np.flatnonzero(self.candidate[mine] == candidate)
+            found[self.place[mine][there], column] = self.weight[mine][there]
+        return found
+
+
 @dataclass(slots=True)
 class Batch:
     """Users with candidates, and their features."""
@@ -24,11 +62,11 @@ class Batch:
     """[users, candidates], 0 beyond `sizes`."""
     sizes: NDArray[np.int64]
     values: Grid
-    """[users, candidates, features]; NaN: nothing to say, which counts as the average."""
+    """[features, users, candidates]; NaN: nothing to say, which counts as the average."""
     similarity: Grid
     """[users, interactions, candidates]: dense cosine, for reasons."""
-    follows: Grid
-    """[users, interactions, candidates]: pairs at distance 1, for reasons."""
+    pairs: Pairs
+    """Which candidate follows which interaction, for features and reasons."""
 
 
 @dataclass(slots=True)

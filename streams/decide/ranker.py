@@ -60,16 +60,17 @@ class Model:
         return Learner().model()
 
     def scaled(self, values: Weights) -> Weights:
-        """Features as they are weighed: z-scaled, clipped, 0 for NaN."""
-        return scale(values, self.mean, self.scale)
+        """Features as they are weighed: z-scaled, clipped, 0 for NaN. Shape [features, users, candidates], in and out."""
+        return scale(values, self.mean[:, None, None], self.scale[:, None, None])
 
 
 def scale(values: Weights, mean: Weights, spread: Weights) -> Weights:
     """(values − mean) / spread, clipped at ±10, 0 where NaN."""
     scaled = values - mean
     scaled /= spread
-    np.clip(scaled, -CLIP, CLIP, out=scaled)
-    np.nan_to_num(scaled, copy=False)
+    np.maximum(scaled, np.float32(-CLIP), out=scaled)
+    np.minimum(scaled, np.float32(CLIP), out=scaled)
+    scaled[np.isnan(scaled)] = 0.0
     return scaled
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -18,53 +19,57 @@ from streams.decide.features import (
 )
 from streams.decide.grids import Batch
 from streams.decide.table import Table
+from streams.decide.taste import Taste
 from streams.values import RankedItem, Reason
 
 PARTS: Final = (HISTORY_PART, SIMILAR_USERS_PART, PROFILE_PART, WISH_PART, POPULAR_PART, NEW_PART)
-_PART_OF: Final = np.array([PARTS.index(part) for part in FEATURES.values()])
+_PART_OF: Final = np.zeros((len(PARTS), len(FEATURES)), np.float32)
+_PART_OF[[PARTS.index(part) for part in FEATURES.values()], np.arange(len(FEATURES))] = 1.0
+_EXPLORED: Final = Reason("explore", "new here: shown to find out who likes it")
 
 
 def explain(
-    table: Table, batch: Batch, user: int, place: int, contributions: NDArray[np.float32], *, explored: bool
-) -> RankedItem:
-    """A place of a list from what each feature contributed to its score."""
-    sums = np.bincount(_PART_OF, contributions, minlength=len(PARTS))
-    taste = batch.tastes[user]
-    followed = bool(batch.follows[user, : len(taste.rows), place].any())  # else the part says how usual the item is
-    open_parts = [
-        part for part in range(len(PARTS))
-        if not (PARTS[part] == HISTORY_PART and taste.is_cold)
-        and not (PARTS[part] == SIMILAR_USERS_PART and not followed)
-        and not (PARTS[part] == PROFILE_PART and not taste.profile)
-        and not (PARTS[part] == WISH_PART and not taste.wishes)
-    ]  # fmt: skip
-    largest = PARTS[max(open_parts, key=lambda part: sums[part])]
-    item_id = table.ids[batch.rows[user, place]]
-    return RankedItem(
-        item_id=item_id,
-        score=float(sums.sum()),
-        parts={name: float(value) for name, value in zip(PARTS, sums, strict=True) if value},
-        reason=_explored() if explored else _reason(table, batch, user, place, largest),
-    )
+    table: Table,
+    batch: Batch,
+    user: int,
+    places: Sequence[int],
+    contributions: NDArray[np.float32],
+    explored: frozenset[int],
+) -> tuple[RankedItem, ...]:
+    """The places of a list, from what each feature contributed to their scores. Shape [features, places].
+
+    A part can be the reason only where there is something to name: a history, a pair, a profile, a wish.
+    """
+    taste, count = batch.tastes[user], len(batch.tastes[user].rows)
+    sums = _PART_OF @ contributions
+    followed = batch.pairs.of(user, places)[:count]
+    open_parts = np.ones((len(PARTS), len(places)), np.bool_)
+    open_parts[PARTS.index(HISTORY_PART)] = not taste.is_cold
+    open_parts[PARTS.index(SIMILAR_USERS_PART)] = followed.any(axis=0) if count else False
+    open_parts[PARTS.index(PROFILE_PART)] = bool(taste.profile)
+    open_parts[PARTS.index(WISH_PART)] = bool(taste.wishes)
+    largest = np.where(open_parts, sums, -np.inf).argmax(axis=0).tolist()
+    met = table.counts.events[taste.rows][:, None] + 5.0
+    inputs = {
+        HISTORY_PART: taste.weight[:, None] * batch.similarity[user, :count, places].T,
+        SIMILAR_USERS_PART: taste.weight[:, None] * followed / met,
+    }
+    items = []
+    for column, place in enumerate(places):
+        part = PARTS[largest[column]]
+        parts = {name: value for name, value in zip(PARTS, sums[:, column].tolist(), strict=True) if value}
+        reason = _EXPLORED if place in explored else _reason(table, taste, part, inputs.get(part), column)
+        items.append(RankedItem(table.ids[batch.rows[user, place]], sum(parts.values()), parts, reason))
+    return tuple(items)
 
 
-def _explored() -> Reason:
-    return Reason("explore", "new here: shown to find out who likes it")
-
-
-def _reason(table: Table, batch: Batch, user: int, place: int, part: str) -> Reason:
-    taste = batch.tastes[user]
-    if part in (HISTORY_PART, SIMILAR_USERS_PART):
-        count = len(taste.rows)
-        source = batch.similarity if part == HISTORY_PART else batch.follows
-        shares = taste.weight * source[user, :count, place]
-        if part == SIMILAR_USERS_PART:
-            shares = shares / (table.counts.events[taste.rows] + 5.0)
-        best = int(shares.argmax())
-        record = table.records[taste.rows[best]]
+def _reason(table: Table, taste: Taste, part: str, inputs: NDArray[np.float32] | None, column: int) -> Reason:
+    """`inputs`: what each interaction brought to the part, shape [interactions, places]."""
+    if inputs is not None:
+        row = int(taste.rows[int(inputs[:, column].argmax())])
+        record = table.records[row]
         title = record.title if record is not None else ""
-        said = "like" if part == HISTORY_PART else "often goes with"
-        return Reason(part, f"{said} {title}", table.ids[taste.rows[best]])
+        return Reason(part, f"{'like' if part == HISTORY_PART else 'often goes with'} {title}", table.ids[row])
     if part == PROFILE_PART:
         return Reason(part, f"fits your words: {taste.profile[:80]}")
     if part == WISH_PART:

@@ -29,26 +29,29 @@ LESSON_TARGETS: Final = 8
 
 def recommend(columns: Table, requests: Sequence[Request], model: Model, policy: Policy) -> list[Ranking]:
     """One ranking a request, in order. Never fails: without items the list is empty."""
+    return recommend_tastes(columns, [taste_of(columns, request, policy) for request in requests], model, policy)
+
+
+def recommend_tastes(columns: Table, tastes: Sequence[Taste], model: Model, policy: Policy) -> list[Ranking]:
+    """`recommend` for tastes that are known already."""
     rankings: list[Ranking] = []
-    for start in range(0, len(requests), AT_ONCE):
-        rankings += rank(columns, batch_of(columns, requests[start : start + AT_ONCE], policy), model, policy)
+    for start in range(0, len(tastes), AT_ONCE):
+        rankings += rank(columns, _batch(columns, tastes[start : start + AT_ONCE], policy), model, policy)
     return rankings
 
 
 def rank(columns: Table, batch: Batch, model: Model, policy: Policy) -> list[Ranking]:
     """One ranking for each user of a batch."""
     scaled = model.scaled(batch.values)
-    kinds = np.array([int(taste.is_cold) for taste in batch.tastes])
-    scores = np.matmul(scaled, model.weights[kinds][:, :, None])[:, :, 0]
-    return [
-        _ranking(columns, batch, user, taste, scores[user], scaled[user], model, policy)
-        for user, taste in enumerate(batch.tastes)
-    ]
+    return [_ranking(columns, batch, user, scaled[:, user], model, policy) for user in range(len(batch.tastes))]
 
 
 def batch_of(columns: Table, requests: Sequence[Request], policy: Policy) -> Batch:
     """Tastes, candidates and features of requests."""
-    tastes = [taste_of(columns, request, policy) for request in requests]
+    return _batch(columns, [taste_of(columns, request, policy) for request in requests], policy)
+
+
+def _batch(columns: Table, tastes: Sequence[Taste], policy: Policy) -> Batch:
     following = candidates.following_of(columns, tastes)
     found = candidates.find(columns, tastes, following, policy)
     return compute(columns, tastes, found, following)
@@ -75,7 +78,7 @@ def lessons_of(
     batch = compute(columns, tastes, drawn, following)
     values = np.clip(batch.values, -60000, 60000).astype(np.float16)
     return [
-        Lesson(count, taste.is_cold, len(rows), values[user, : batch.sizes[user]].tobytes(), taste.request.now)
+        Lesson(count, taste.is_cold, len(rows), values[:, user, : batch.sizes[user]].T.tobytes(), taste.request.now)
         if count else None
         for user, (taste, count, rows) in enumerate(zip(tastes, counts, found, strict=True))
     ]  # fmt: skip
@@ -103,22 +106,14 @@ def floor_of(columns: Table, taste: Vector | None, ranking: Ranking | None) -> f
 
 
 def _ranking(
-    table: Table,
-    batch: Batch,
-    user: int,
-    taste: Taste,
-    scores: NDArray[np.float32],
-    scaled: NDArray[np.float32],
-    model: Model,
-    policy: Policy,
+    table: Table, batch: Batch, user: int, scaled: NDArray[np.float32], model: Model, policy: Policy
 ) -> Ranking:
-    size = int(batch.sizes[user])
-    rows = batch.rows[user, :size]
-    places, explored = rerank(table, rows, scores[:size], taste.request, policy)
+    """`scaled`: this user's features as they are weighed, shape [features, candidates]."""
+    taste, size = batch.tastes[user], int(batch.sizes[user])
     weights = model.weights[int(taste.is_cold)]
-    items = tuple(
-        explain(table, batch, user, place, scaled[place] * weights, explored=place in explored) for place in places
-    )
+    scores = (weights @ scaled)[:size]
+    places, explored = rerank(table, batch.rows[user, :size], scores, taste.request, policy)
+    items = explain(table, batch, user, places, weights[:, None] * scaled[:, places], explored)
     return Ranking(_strategy(table, taste, policy), items, model.version)
 
 

@@ -42,27 +42,29 @@ def rerank(
 def _diverse(
     table: Table, rows: Rows, scores: NDArray[np.float32], pool: NDArray[np.int64], limit: int, cap: int, policy: Policy
 ) -> list[int]:
-    spread = max(float(scores[pool].std()), 1e-6)
-    relevance = policy.diversity * (scores[pool] - scores[pool[0]]) / spread
+    best = scores[pool]
+    relevance = policy.diversity * (best - best[0]) / max(float(best.std()), 1e-6)
     vectors = table.short[rows[pool]]
+    likeness = (1.0 - policy.diversity) * (vectors @ vectors.T)
     alike = np.zeros(len(pool), np.float32)
     categories = table.category[rows[pool]]
+    labels = categories.tolist()
     taken: dict[int, int] = {}
-    open_places = np.ones(len(pool), np.bool_)
     chosen: list[int] = []
     while len(chosen) < limit:
-        value = np.where(open_places, relevance - (1.0 - policy.diversity) * alike, -np.inf)
-        best = int(value.argmax())
-        if not np.isfinite(value[best]):
+        place = int((relevance - alike).argmax())
+        if relevance[place] == -np.inf:
             break
-        open_places[best] = False
-        chosen.append(int(pool[best]))
-        category = int(categories[best])
+        relevance[place] = -np.inf
+        chosen.append(place)
+        category = labels[place]
         taken[category] = taken.get(category, 0) + 1
         if category >= 0 and taken[category] >= cap:
-            open_places &= categories != category
-        alike = np.maximum(alike, vectors @ vectors[best])
-    return chosen + [int(place) for place in pool if int(place) not in set(chosen)][: limit - len(chosen)]
+            relevance[categories == category] = -np.inf
+        np.maximum(alike, likeness[place], out=alike)
+    there = set(chosen)
+    chosen += [place for place in range(len(pool)) if place not in there][: limit - len(chosen)]
+    return [int(place) for place in pool[chosen]]
 
 
 def _with_new(

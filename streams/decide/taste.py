@@ -130,14 +130,20 @@ def likings(history: Sequence[Interaction], interactions: Sequence[Interaction],
 def taste_vector(
     columns: Table, state: UserState, texts: Mapping[str, Vector], policy: Policy, now: float
 ) -> Vector | None:
+    """`vector_of` of a user's taste at `now`."""
+    return vector_of(columns, taste_of(columns, Request(state, now, texts=texts), policy))
+
+
+def vector_of(columns: Table, taste: Taste) -> Vector | None:
     """The user as one unit vector of the encoder's space, for finding the users whom a new item fits.
 
     The liking-weighted mean of what they met, with profile and wishes; None where nothing is known of them.
     """
-    taste = taste_of(columns, Request(state, now, texts=texts), policy)
+    texts = taste.request.texts
     vector = np.zeros(columns.dimension, np.float32)
     if not taste.is_cold:
-        vector += (taste.weight * taste.liking) @ (columns.vectors[taste.rows].astype(np.float32) - columns.mean)
+        loud = taste.weight * taste.liking
+        vector += loud @ columns.vectors[taste.rows].astype(np.float32) - loud.sum() * columns.mean
     for text, share in ((taste.profile, 0.5), *((wish, 1.0) for wish in taste.wishes[:1])):
         if text in texts:
             vector += share * (texts[text] - columns.mean)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from streams.decide.arms import Arms
 from streams.decide.ranker import Model
-from streams.decide.recommend import floor_of, recommend
+from streams.decide.recommend import floor_of, recommend_tastes
 from streams.decide.table import Table
-from streams.decide.taste import Request, stream_time, taste_vector, texts_of
+from streams.decide.taste import Request, Taste, stream_time, taste_of, texts_of, vector_of
 from streams.flow.users import UserWork
 from streams.values import Message, Ranking, Topic, Trigger, UserState, Vector
 from streams.wire import (
@@ -37,19 +37,21 @@ def rank_works(
     seeds: Sequence[int],
 ) -> None:
     """Give each work its taste, and its ranking where it wants a list, by the arm of its user. One seed a work."""
-    wanting: dict[str, list[tuple[UserWork, Request]]] = {arm.name: [] for arm in arms.all}
+    wanting: dict[str, list[tuple[UserWork, Taste]]] = {arm.name: [] for arm in arms.all}
     for work, seed in zip(works, seeds, strict=True):
-        work.ranking = None
-        arm = arms.of_user(work.user_id)
-        at = stream_time(columns, work.state, clock)
-        work.taste = None if work.state.is_marker else taste_vector(columns, work.state, texts, arm.policy, at)
+        work.ranking = work.taste = None
+        if work.state.is_marker:
+            continue
+        arm, at = arms.of_user(work.user_id), stream_time(columns, work.state, clock)
+        limit = arm.policy.list_size
+        request = Request(state=work.state, now=at, limit=limit, texts=texts, seed=seed, clock=clock)
+        taste = taste_of(columns, request, arm.policy)
+        work.taste = vector_of(columns, taste)
         if work.wants_list:
-            limit = arm.policy.list_size
-            request = Request(state=work.state, now=at, limit=limit, texts=texts, seed=seed, clock=clock)
-            wanting[arm.name].append((work, request))
+            wanting[arm.name].append((work, taste))
     for arm in arms.all:
-        requests = [request for _, request in wanting[arm.name]]
-        rankings = recommend(columns, requests, arms.model(arm, learned), arm.policy) if requests else []
+        tastes = [taste for _, taste in wanting[arm.name]]
+        rankings = recommend_tastes(columns, tastes, arms.model(arm, learned), arm.policy) if tastes else []
         for (work, _), ranking in zip(wanting[arm.name], rankings, strict=True):
             work.ranking = dataclasses.replace(ranking, arm=arm.name) if arm.name else ranking
             work.floor = floor_of(columns, work.taste, work.ranking)

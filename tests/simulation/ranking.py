@@ -22,7 +22,12 @@ def digest(state: UserState) -> str:
     return f"{crc32(repr((state.history, state.exclusions, state.profile)).encode()):08x}"
 
 
-def recommend(columns: Table, requests: Sequence[Request], _model: Any, _policy: Policy) -> list[Ranking]:
+def taste_of(_columns: Table, request: Request, _policy: Policy) -> Request:
+    """In the place of a taste: the request itself."""
+    return request
+
+
+def recommend_tastes(columns: Table, requests: Sequence[Request], _model: Any, _policy: Policy) -> list[Ranking]:
     """Whatever may be shown, in an order that differs from user to user."""
     return [_list(columns, request) for request in requests]
 
@@ -47,9 +52,9 @@ def floor_of(_columns: Table, _taste: Vector | None, _ranking: Ranking | None) -
     return -1.0
 
 
-def taste_vector(columns: Table, state: UserState, *_: Any) -> Vector | None:
+def vector_of(columns: Table, request: Request) -> Vector | None:
     """The vector of the last item that is known."""
-    for interaction in reversed(state.history):
+    for interaction in reversed(request.state.history):
         row = columns.rows.get(interaction.item_id or "")
         if row is not None:
             vector = columns.vectors[row].astype(np.float32)
@@ -85,9 +90,10 @@ def ranking(*, quick: bool) -> Iterator[None]:
     changes: list[tuple[Any, str, Any]]
     if quick:
         changes = [
-            (flow_recommend, "recommend", recommend),
+            (flow_recommend, "taste_of", taste_of),
+            (flow_recommend, "recommend_tastes", recommend_tastes),
             (flow_recommend, "floor_of", floor_of),
-            (flow_recommend, "taste_vector", taste_vector),
+            (flow_recommend, "vector_of", vector_of),
             (table, "Wording", NoWording),
         ]
     else:

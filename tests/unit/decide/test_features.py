@@ -31,7 +31,7 @@ def seen(table: Table, state: UserState, item_id: str, now: float = NOW) -> dict
     """The features of one candidate."""
     batch = batch_of(table, [Request(state, now)], Policy())
     place = batch.rows[0, : batch.sizes[0]].tolist().index(table.rows[item_id])
-    return {name: float(batch.values[0, place, PLACE[name]]) for name in NAMES}
+    return {name: float(batch.values[PLACE[name], 0, place]) for name in NAMES}
 
 
 def test_dense_cosines_are_of_short_vectors_weighted_by_position(table: Table) -> None:
