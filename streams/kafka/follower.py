@@ -39,7 +39,7 @@ class Follower:
             **client_options(settings),
             group_id=None,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="earliest" if from_start else "latest",  # else the start races with the seek
             fetch_max_wait_ms=FETCH_WAIT_MILLISECONDS,
         )
 

@@ -8,7 +8,7 @@ import pytest
 from streams.errors import BrokerUnavailableError, FatalError
 from streams.kafka import publisher as publisher_module
 from streams.kafka.broker import EmbeddedBroker
-from streams.kafka.follower import ModelReader
+from streams.kafka.follower import Follower, ModelReader
 from streams.kafka.publisher import KafkaPublisher, largest_message_bytes
 from streams.settings import Settings
 from streams.values import Message, Topic
@@ -136,3 +136,15 @@ async def test_the_model_is_read_whole_and_followed(settings, publisher):
     await eventually(lambda: adopted[-1] == b"5")
     await asyncio.wait_for(reader.stop(), 5)
     await reader.stop()
+
+
+async def test_who_follows_from_now_on_hears_nothing_of_before(settings, publisher):
+    await publisher.send([Message(Topic.EVENTS, b"u%d" % number, b"old") for number in range(8)])
+    for number in range(10):
+        async with Follower(settings, (Topic.EVENTS, Topic.USERS), from_start=False) as follower:
+            await publisher.send([Message(Topic.USERS, b"u", b"%d" % number)])
+            heard = []
+            async with asyncio.timeout(10):
+                while not heard:
+                    heard = await follower.read(0.2)
+        assert [record.value for record in heard] == [b"%d" % number]
