@@ -40,7 +40,11 @@ def document() -> dict[str, Any]:
 def _operation(route: Route) -> dict[str, Any]:
     responses = {"200": _answer("The answer", route.answer.__name__)}
     if route.query is not NoQuery or "{" in route.path:
-        responses["400"] = _answer("Bad input: a sentence says which", "Failure")
+        refused = _answer(
+            "Bad input: a sentence says which; plain text for a line that is longer than 64 KiB", "Failure"
+        )
+        refused["content"]["text/plain"] = {"schema": {"type": "string"}}
+        responses["400"] = refused
     if route.missing:
         responses["404"] = _answer(route.missing, "Failure")
     if not route.open:
@@ -84,8 +88,6 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
     parameters = []
     for name, described in properties.items():
         shape = {key: value for key, value in described.items() if key != "default"}
-        if "anyOf" in shape:  # null is only our word for absent: a query string cannot say it
-            shape = next(choice for choice in shape["anyOf"] if choice != {"type": "null"})
         description = shape.pop("description", "")
         parameters.append({"name": name, "in": "query", "description": description, "schema": shape})
     return parameters

@@ -30,33 +30,35 @@ class NotFoundError(Exception):
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST_ITEMS, description="Items at most")]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+UNSAID: Final = 0
+"""Like the empty text: what was not asked for. No parameter may be None, or the word `null` would be read as one."""
 
 
 class RecommendationsQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Parameters of /recommendations/{user}."""
 
-    limit: Limit | None = None
+    limit: Limit = UNSAID
     exclude: Annotated[
         tuple[Id, ...],
         msgspec.Meta(max_length=MOST_EXCLUDED, description="Item ids to leave out: repeated, or separated by commas"),
     ] = ()
-    category: Annotated[Text, msgspec.Meta(description="Only items of this category")] | None = None
-    query: Annotated[Text, msgspec.Meta(description="A wish of the moment, in words")] | None = None
-    profile: Annotated[Text, msgspec.Meta(description="The user's own words, instead of those stored")] | None = None
+    category: Annotated[Text, msgspec.Meta(description="Only items of this category")] = ""
+    query: Annotated[Text, msgspec.Meta(description="A wish of the moment, in words")] = ""
+    profile: Annotated[Text, msgspec.Meta(description="The user's own words, instead of those stored")] = ""
 
 
 class LimitQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Parameters of /items/{id}/similar."""
 
-    limit: Limit | None = None
+    limit: Limit = UNSAID
 
 
 class ItemsQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Parameters of /items: `id` or `query`."""
 
     id: Annotated[tuple[Id, ...], msgspec.Meta(max_length=MOST_ITEMS, description="Item ids, repeated")] = ()
-    query: Annotated[Text, msgspec.Meta(description="Words to search the catalogue by")] | None = None
-    limit: Limit | None = None
+    query: Annotated[Text, msgspec.Meta(description="Words to search the catalogue by")] = ""
+    limit: Limit = UNSAID
 
 
 class NoQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -84,7 +86,9 @@ class Route:
 
 async def _recommend(service: Service, path: Mapping[str, str], query: Any, limit: int) -> Recommendation:
     excluded = {identity for value in query.exclude for identity in (value, *value.split(","))}
-    wish = Wish(query.limit or limit, frozenset(excluded), query.category, query.query, query.profile)
+    wish = Wish(
+        query.limit or limit, frozenset(excluded), query.category or None, query.query or None, query.profile or None
+    )
     return await service.recommend(path["user"], wish)
 
 

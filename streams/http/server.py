@@ -26,7 +26,8 @@ from streams.metrics import Metrics
 from streams.settings import Settings, read_secret
 
 LARGEST_BODY_BYTES: Final = 65_536
-LARGEST_LINE_BYTES: Final = 16_384
+LARGEST_LINE_BYTES: Final = 65_536
+"""Of a request: as many exclusions as are offered fit, with UUIDs for ids."""
 STOP_SECONDS: Final = 1.0
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 LOCAL_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import socket
+import uuid
 
 import pytest
 
 from streams.errors import ConfigurationError
+from streams.http.routes import MOST_EXCLUDED
 from streams.http.server import HttpServer, is_loopback, parse_address
 from streams.metrics import Metrics
 from streams.settings import Settings
@@ -25,6 +27,18 @@ async def test_a_list_is_the_value_of_the_topic_and_wishes_arrive(serve):
         ((user, wish),) = site.service.wishes
         assert (user, wish.limit, wish.category, wish.query, wish.profile) == ("a/b c", 3, "Drama", "heist", "cars")
         assert {"item/0", "item/1", "item/2", "item/0,item/1"} <= wish.exclude
+
+
+async def test_the_word_null_is_a_word_and_a_thousand_exclusions_fit(serve):
+    async with serve() as site:
+        await site.get("/recommendations/u?query=null&category=null&profile=null")
+        exclude = "&".join(f"exclude={uuid.UUID(int=number)}" for number in range(MOST_EXCLUDED))
+        status, _ = await site.get(f"/recommendations/u?{exclude}")
+        assert status == 200
+        first, second = (wish for _, wish in site.service.wishes)
+        assert (first.query, first.category, first.profile) == ("null", "null", "null")
+        assert len(second.exclude) == MOST_EXCLUDED
+        assert (second.query, second.category, second.profile) == (None, None, None)
 
 
 async def test_without_a_limit_the_list_is_as_long_as_on_the_topic(serve):
@@ -55,6 +69,7 @@ async def test_items_by_id_and_by_words(serve):
         ("/recommendations/u?limit=0", "limit"),
         ("/recommendations/u?limit=101", "limit"),
         ("/recommendations/u?limit=ten", "limit"),
+        ("/recommendations/u?limit=null", "limit"),
         ("/recommendations/u?limit=5&limit=6", "twice"),
         ("/recommendations/u?limt=5", "no parameter 'limt'"),
         ("/recommendations/u?query=", "query"),
