@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.measures import Measure, Query, Row, View, quantiles, rate
-from grafana.service import EMBED
+from grafana.measures import Measure, Query, Row, View, heat, quantiles, rate
+from grafana.recommendations import COVERAGE, NEW_ITEMS
+from grafana.service import EMBED, ENCODER, ENCODER_BATCH
 
 AGREED: Final = 0.97
 """Smallest cosine with the golden set that a bundle promises."""
@@ -32,19 +33,28 @@ ITEM_LATENCY: Final = Measure(
     "Items wait behind events by a share, and the fan-out has a budget: see Refreshes.",
     warn=2, bad=30,
 )  # fmt: skip
+FIRST_SHOWN: Final = Measure(
+    "first_shown", "Publish → first recommended", View.LINES, "s",
+    quantiles("coldstream_item_first_recommended_seconds"),
+    ("From an item's record (or its published_at, where that is later) to the first list that it stood in, whoever's and "
+     "why ever. Of each worker's own lists: with several, the first of all is sooner."),
+    "p50 within seconds while users are active.",
+    ("Minutes and more: new items are shown to nobody. Fan-out over budget (Refreshes), COLDSTREAM_EXPLORE off, items "
+     "without texts, or no traffic."),
+    warn=60, bad=3600,
+)  # fmt: skip
+FIRST_SHOWN_HEAT: Final = Measure(
+    "first_shown_heat", "Publish → first recommended, all of them", View.HEATMAP, "s",
+    heat("coldstream_item_first_recommended_seconds"),
+    "How many new items were first recommended after which time. What is in no list yet is not counted.",
+    "One band low down.",
+    "A second band far up: items that only come up when somebody happens to be near them.",
+)  # fmt: skip
 REFRESHES: Final = Measure(
     "refreshes", "Refreshes", View.LINES, "ops", (rate("coldstream_refreshes_total", "outcome"),),
     "Users to be refreshed since an item arrived or left: sent, or dropped over budget.",
     "dropped near 0, imports excepted.",
     "Raise COLDSTREAM_FAN_OUT_PER_SECOND where workers have room; what was dropped comes with the user's next event.",
-)  # fmt: skip
-ENCODER: Final = Measure(
-    "encoder", "Encoder", View.STATES, "none",
-    (Query("max by (encoder, provider, dimension) (coldstream_encoder_info{<where>})",
-           "{{encoder}} on {{provider}}, {{dimension}}"),),
-    "Which student runs where: an upgrade shows as a second line that begins while the first ends.",
-    "One line; cuda where you pay for a GPU.",
-    "cpu instead of cuda: see ColdstreamEncoderOnCpu. Two lines for long: a roll-out stands still.",
 )  # fmt: skip
 TEXTS: Final = Measure(
     "texts", "Texts embedded", View.LINES, "ops",
@@ -55,13 +65,6 @@ TEXTS: Final = Measure(
     "Many texts without new items: profiles or searches that change all the time.",
 )  # fmt: skip
 
-COVERAGE: Final = Measure(
-    "coverage", "Catalogue coverage", View.LINES, "percentunit",
-    (Query("max by (instance) (coldstream_catalogue_coverage{<where>})", "{{instance}}"),),
-    "Share of the recommendable items that stood in a list of this worker within the last hour.",
-    "Steady for your traffic: many lists and a small catalogue cover it all.",
-    "Falling while lists are as many: everybody gets the same. Look at diversity and at lists by strategy.",
-)  # fmt: skip
 COLD_ITEMS: Final = Measure(
     "cold_items", "Items that nobody has met", View.LINES, "percentunit",
     (Query("max by (instance) (coldstream_catalogue_cold{<where>})", "{{instance}}"),),
@@ -88,9 +91,9 @@ FOREIGN: Final = Measure(
 
 TITLE: Final = "Coldstream / Catalogue and encoder"
 ROWS: Final = (
-    Row("From publish to first recommended", (ITEM_LATENCY, REFRESHES)),
-    Row("What arrives", (ARRIVALS, ITEMS_KNOWN)),
-    Row("What of it is shown", (COVERAGE, COLD_ITEMS)),
-    Row("Encoder", (ENCODER, EMBED, TEXTS)),
+    Row("From publish to first recommended", (FIRST_SHOWN, FIRST_SHOWN_HEAT, ITEM_LATENCY)),
+    Row("What arrives", (ARRIVALS, ITEMS_KNOWN, REFRESHES)),
+    Row("What of it is shown", (COVERAGE, NEW_ITEMS, COLD_ITEMS)),
+    Row("Encoder", (ENCODER, EMBED, ENCODER_BATCH, TEXTS)),
     Row("Drift and upgrades", (AGREEMENT, FOREIGN)),
 )

@@ -79,10 +79,10 @@ HITS_BY_USER: Final = Measure(
     "Cold users at nothing: do profiles and searches come? Known ones falling: did catalogue or encoder change?",
 )  # fmt: skip
 PLACES: Final = Measure(
-    "places", "Where in the list choices stood", View.STACK, "ops",
-    (Query('sum by (place) (rate(coldstream_choices_total{list="coldstream", place!="none", <where>}[<window>]))',
-           "{{place}}"),),
-    "Choices a second by the place (1 is the first) that the item had in the user's last list.",
+    "places", "Hit rate by place", View.STACK, "percentunit",
+    (Query('sum by (place) (rate(coldstream_choices_total{list="coldstream", place!="none", <where>}[<window>]))'
+           ' / on () group_left () sum(rate(coldstream_choices_total{list="coldstream", <where>}[<window>]))', "{{place}}"),),
+    "Share of first choices by the place (1 is the first) that the item had in the user's last list; all of it is the hit rate.",
     "Most on the first places.",
     "Even over all places: the order says little; look at what the ranker learns.",
 )  # fmt: skip
@@ -98,6 +98,25 @@ _CLICKED: Final = 'coldstream_list_outcomes_total{outcome="clicked"'
 _CONVERTED: Final = 'coldstream_list_outcomes_total{outcome="converted"'
 _HIT: Final = 'coldstream_hits_total{list="coldstream", hit="yes"'
 _CHOSEN: Final = 'coldstream_hits_total{list="coldstream"'
+_CLICK: Final = 'coldstream_list_events_total{action="click"'
+
+
+def _mean_rank(label: str) -> Query:
+    return Query(
+        f'sum by ({label}) (rate(coldstream_list_ranks_total{{outcome="clicked", <where>}}[<window>]))'
+        f' / sum by ({label}) (rate(coldstream_list_outcomes_total{{outcome="clicked", <where>}}[<window>]))',
+        f"{{{{{label}}}}}",
+    )
+
+
+def _by_place(action: str) -> Query:
+    """Events a list of each place: every list has one item on it, as long as it is that long."""
+    return Query(
+        f'sum by (place) (rate(coldstream_list_events_total{{action="{action}", place!="none", <where>}}[<window>]))'
+        f" / on () group_left () sum(rate({_SENT}, <where>}}[<window>]))",
+        "{{place}}",
+    )
+
 
 CLICK_RATE: Final = Measure(
     "click_rate", "Clicked lists", View.NUMBER, "percentunit", (ratio(_CLICKED, _SENT),),
@@ -106,17 +125,23 @@ CLICK_RATE: Final = Measure(
     "Steady, or rising.",
     "Compare before and after a change of the page, of the encoder or of the settings; at 0, see “Joined events”.",
 )  # fmt: skip
+CONVERSION_RATE: Final = Measure(
+    "conversion_rate", "Converted lists", View.NUMBER, "percentunit", (ratio(_CONVERTED, _SENT),),
+    "Share of lists that a purchase, a like or a good rating named; each list counts once.",
+    "Steady, or rising, with the clicks.",
+    "Clicks without conversions: lists lead to what is looked at and not wanted; look at prices, and at the reasons.",
+)  # fmt: skip
 CLICKS_BY_STRATEGY: Final = Measure(
     "clicks_by_strategy", "Clicked lists by strategy", View.LINES, "percentunit", (ratio(_CLICKED, _SENT, "strategy"),),
-    "The same by what lists rest on.",
+    "Share of clicked lists by what lists rest on.",
     "personal above popular and newest.",
     "personal below popular: see the hit rates by strategy; if they agree, what the ranker learns is not what users want.",
 )  # fmt: skip
 CONVERSIONS: Final = Measure(
     "conversions", "Converted lists by strategy", View.LINES, "percentunit", (ratio(_CONVERTED, _SENT, "strategy"),),
-    "Share of lists that a purchase, a like or a good rating named; each list counts once.",
-    "Steady, or rising, with the clicks.",
-    "Clicks without conversions: lists lead to what is looked at and not wanted; look at prices, and at the reasons.",
+    "Share of converted lists by what lists rest on.",
+    "In the order of the clicks.",
+    "One that converts less than its clicks say: it draws looks and not wishes.",
 )  # fmt: skip
 JOINED: Final = Measure(
     "joined", "Joined events", View.STACK, "ops", (rate("coldstream_attributed_events_total", "found"),),
@@ -125,18 +150,20 @@ JOINED: Final = Measure(
     "listed, nearly all.",
     "elsewhere: the shop sends the id of another list. forgotten: events come late, or a worker was restarted just now.",
 )  # fmt: skip
-CLICK_PLACES: Final = Measure(
-    "click_places", "Clicks and conversions by place", View.STACK, "ops",
-    (rate("coldstream_list_events_total", "action, place"),),
-    "What was done with items of lists, by the place that the item had in its list.",
-    "Most on the first places.",
+CLICKS_BY_PLACE: Final = Measure(
+    "clicks_by_place", "Clicks of a place", View.STACK, "percentunit", (_by_place("click"),),
+    "Clicks (again and again ones included) for each list sent, by the place that the item had in it.",
+    "Falling from place to place.",
     "Even over all places: the order says little, or the page shows it in another one.",
 )  # fmt: skip
+CONVERSIONS_BY_PLACE: Final = Measure(
+    "conversions_by_place", "Conversions of a place", View.STACK, "percentunit", (_by_place("conversion"),),
+    "Conversions for each list sent, by the place that the item had in it.",
+    "Falling from place to place, as clicks do.",
+    "First places that are clicked and not wanted: what the ranker learns draws looks only.",
+)  # fmt: skip
 RANK: Final = Measure(
-    "rank", "Mean rank of the first click", View.LINES, "none",
-    (Query('sum by (strategy) (rate(coldstream_list_ranks_total{outcome="clicked", <where>}[<window>]))'
-           ' / sum by (strategy) (rate(coldstream_list_outcomes_total{outcome="clicked", <where>}[<window>]))',
-           "{{strategy}}"),),
+    "rank", "Mean rank of the first click", View.LINES, "none", (_mean_rank("strategy"),),
     "The place, on average, of the item that was first taken from a list; 1 is the first.",
     "Low, and lower for personal than for popular.",
     "Rising: the best items slip down; look at diversity, exploration, and the weights.",
@@ -148,9 +175,26 @@ HITS_BY_STRATEGY: Final = Measure(
     "personal first, then session and profile, popular and newest last.",
     "One that falls alone: its input is missing (histories, searches, profiles).",
 )  # fmt: skip
+CLICKS_BY_ITEM: Final = Measure(
+    "clicks_by_item", "Clicks of cold and warm items", View.LINES, "percentunit",
+    (Query(f'sum(rate({_CLICK}, item="cold", <where>}}[<window>]))'
+           ' / sum(rate(coldstream_list_places_total{item="cold", <where>}[<window>]))', "cold"),
+     Query(f'sum(rate({_CLICK}, item="warm", <where>}}[<window>]))'
+           ' / sum(rate(coldstream_list_places_total{item!="cold", <where>}[<window>]))', "warm")),
+    "Clicks for each place in lists, by whether anybody had met its item when the list was made (warm) or nobody (cold).",
+    "cold not far below warm.",
+    "cold at nothing: new items are shown to users whom they don't fit; do they have texts? Lower COLDSTREAM_EXPLORE's arm.",
+)  # fmt: skip
+CLICKS_BY_USER: Final = Measure(
+    "clicks_by_user", "Clicked lists of known and cold users", View.LINES, "percentunit",
+    (ratio('coldstream_user_lists_total{outcome="clicked"', 'coldstream_user_lists_total{outcome="sent"', "user"),),
+    "Share of clicked lists, of users with a history and of those without one when the list was made.",
+    "known above cold.",
+    "cold at nothing: do profiles and searches come? Both alike: history says nothing; does it name items of the catalogue?",
+)  # fmt: skip
 HITS_BY_ITEM: Final = Measure(
     "hits_by_item", "Hit rate by cold and warm items", View.LINES, "percentunit", (ratio(_HIT, _CHOSEN, "item"),),
-    "The same by whether anybody had met the item before (warm) or nobody had (cold).",
+    "Hit rate by whether anybody had met the item before (warm) or nobody had (cold).",
     "cold above zero: new items find their users.",
     "cold at zero for long: is COLDSTREAM_EXPLORE on, and do items have texts?",
 )  # fmt: skip
@@ -159,6 +203,18 @@ RANKERS: Final = Measure(
     "Clicked lists that the shipped prior ranked, and those that learned weights ranked.",
     "learned above prior.",
     "Below it for long, with equal strategies: coldstream ranker rollback prior, and find out what it learned from.",
+)  # fmt: skip
+RANKER_CONVERSIONS: Final = Measure(
+    "ranker_conversions", "Converted lists by ranker", View.LINES, "percentunit", (ratio(_CONVERTED, _SENT, "ranker"),),
+    "Converted lists that the shipped prior ranked, and those that learned weights ranked.",
+    "learned above prior.",
+    "As for clicks. A list's exact version stands in the list itself, and in the worker's log with COLDSTREAM_LOG_LEVEL=DEBUG.",
+)  # fmt: skip
+RANKER_RANK: Final = Measure(
+    "ranker_rank", "Mean rank of the first click by ranker", View.LINES, "none", (_mean_rank("ranker"),),
+    "The place, on average, of the item that was first taken from a list, by what ranked it.",
+    "learned below prior.",
+    "As for clicks.",
 )  # fmt: skip
 ARM_LISTS: Final = Measure(
     "arm_lists", "Lists by arm", View.STACK, "ops", (rate("coldstream_recommendations_total", "arm"),),
@@ -172,25 +228,68 @@ ARM_CLICKS: Final = Measure(
     "Whatever wins: coldstream arms says whether the difference is more than chance.",
     "An arm that loses beyond chance is ended: take it out of COLDSTREAM_ARMS.",
 )  # fmt: skip
+ARM_CONVERSIONS: Final = Measure(
+    "arm_conversions", "Converted lists by arm", View.LINES, "percentunit", (ratio(_CONVERTED, _SENT, "arm"),),
+    "Share of converted lists of each arm.",
+    "In the order of the clicks.",
+    "An arm that is clicked more and converts less draws looks only.",
+)  # fmt: skip
+ARM_RANK: Final = Measure(
+    "arm_rank", "Mean rank of the first click by arm", View.LINES, "none", (_mean_rank("arm"),),
+    "The place, on average, of the item that was first taken from a list, by arm.",
+    "Low.",
+    "An arm of more diversity or exploration has a higher one: weigh it against coverage and new items.",
+)  # fmt: skip
 ARM_HITS: Final = Measure(
     "arm_hits", "Hit rate by arm", View.LINES, "percentunit", (ratio(_HIT, _CHOSEN, "arm"),),
     "Share of first choices that stood in the user's last list, by arm; it needs no recommendation_id.",
     "As above.",
     "Clicks and hits that disagree: lists change what users look at, or the page shows more than the first ten.",
 )  # fmt: skip
+COVERAGE: Final = Measure(
+    "coverage", "Catalogue coverage", View.LINES, "percentunit",
+    (Query("max by (arm) (coldstream_catalogue_coverage{<where>})", "{{arm}}"),),
+    "Share of the recommendable items that stood in a list of one worker within the last hour, by arm.",
+    "Steady for your traffic: many lists and a small catalogue cover it all.",
+    "Falling while lists are as many: everybody gets the same. Look at diversity and at lists by strategy.",
+)  # fmt: skip
+GINI: Final = Measure(
+    "gini", "Gini of exposure", View.LINES, "none",
+    (Query("avg by (arm) (coldstream_catalogue_gini{<where>} >= 0)", "{{arm}}"),),
+    ("How unevenly lists of the last hours show the recommendable items, by arm: 0, each as often as any other; 1, a "
+     "single one always."),
+    "Steady; below that of the choices themselves, popular items are not favoured beyond what users want.",
+    "Rising: the rich get richer. COLDSTREAM_EXPLORE, COLDSTREAM_DIVERSITY, or an arm with less weight on popular.",
+)  # fmt: skip
+NOVELTY: Final = Measure(
+    "novelty", "Novelty of what is shown", View.LINES, "none",
+    (Query("avg by (arm) (coldstream_catalogue_novelty_bits{<where>} >= 0)", "{{arm}}"),),
+    "Bits: the mean −log2 of a shown item's share of all events, by arm; one bit more is half as well known.",
+    "Steady, some bits below the logarithm of the catalogue's size.",
+    "Falling: lists turn to what everybody knows. Near the logarithm of the size: to what nobody has met.",
+)  # fmt: skip
 DIVERSITY: Final = Measure(
-    "diversity", "Diversity of lists", View.LINES, "none", quantiles("coldstream_list_diversity", which=(0.1, 0.5, 0.9)),
-    "1 − the mean cosine of two items of a list, of one list of each batch.",
+    "diversity", "Diversity of lists", View.LINES, "none",
+    quantiles("coldstream_list_diversity", by="arm", which=(0.1, 0.5, 0.9)),
+    "1 − the mean cosine of two items of a list, of one list of each batch, by arm.",
     "Steady, between .3 and .9.",
     "Near 0, lists are all of one kind: lower COLDSTREAM_DIVERSITY or COLDSTREAM_CATEGORY_CAP.",
 )  # fmt: skip
-NOVELTY: Final = Measure(
-    "novelty", "Places of new items", View.STACK, "percentunit",
+NEW_ITEMS: Final = Measure(
+    "new_items", "Places of new items", View.STACK, "percentunit",
     (Query("sum by (item) (rate(coldstream_list_places_total{<where>}[<window>]))"
            " / on () group_left () sum(rate(coldstream_list_places_total{<where>}[<window>]))", "{{item}}"),),
     "Share of the places in lists that go to items that nobody has met (cold), that came within seven days (new), others.",
     "cold and new together near the catalogue's own share of them, at most.",
     "Nothing new for long: COLDSTREAM_EXPLORE. Nothing but new: do events come, and name items of the catalogue?",
+)  # fmt: skip
+ARM_NEW_ITEMS: Final = Measure(
+    "arm_new_items", "Share of new items by arm", View.LINES, "percentunit",
+    (Query('sum by (arm) (rate(coldstream_list_places_total{item=~"cold|new", <where>}[<window>]))'
+           " / sum by (arm) (rate(coldstream_list_places_total{<where>}[<window>]))", "{{arm}}"),),
+    "Share of the places that go to cold and new items, by arm.",
+    "An arm that explores has more of them.",
+    "More of them and fewer clicks: the trial's price; coldstream arms says whether it is more than chance.",
 )  # fmt: skip
 WEIGHTS_KNOWN: Final = Measure(
     "weights_known", "What ranks: users with history", View.STACK, "percentunit",
@@ -230,13 +329,15 @@ FROZEN: Final = Measure(
 
 TITLE: Final = "Coldstream / Recommendations"
 ROWS: Final = (
-    Row("Are they good?", (LEAD, HIT_RATE, HITS_BY_STRATEGY)),
-    Row("For whom, and for what?", (HITS_BY_USER, HITS_BY_ITEM, PLACES)),
-    Row("Are they used?", (CLICK_RATE, CLICKS_BY_STRATEGY, CONVERSIONS)),
-    Row("Where in the list", (RANK, CLICK_PLACES, JOINED)),
-    Row("Arms of a trial", (ARM_LISTS, ARM_CLICKS, ARM_HITS)),
-    Row("What lists are made of", (FALLBACK, STRATEGIES, DIVERSITY, NOVELTY)),
+    Row("Are they good?", (LEAD, CLICK_RATE, CONVERSION_RATE, FALLBACK, HIT_RATE)),
+    Row("By what they rest on", (CLICKS_BY_STRATEGY, CONVERSIONS, RANK, HITS_BY_STRATEGY)),
+    Row("By place in the list", (CLICKS_BY_PLACE, CONVERSIONS_BY_PLACE, PLACES)),
+    Row("Cold and warm, items and users", (CLICKS_BY_ITEM, HITS_BY_ITEM, CLICKS_BY_USER, HITS_BY_USER)),
+    Row("Beyond accuracy", (COVERAGE, GINI, NOVELTY, DIVERSITY)),
+    Row("Arms of a trial", (ARM_CLICKS, ARM_CONVERSIONS, ARM_RANK, ARM_HITS)),
+    Row("What arms and strategies make", (ARM_LISTS, ARM_NEW_ITEMS, STRATEGIES, NEW_ITEMS)),
+    Row("Learned weights and the shipped prior", (RANKERS, RANKER_CONVERSIONS, RANKER_RANK, EXPERTS)),
     Row("What the ranker has learned", (LESSONS, FROZEN, WEIGHTS_KNOWN, WEIGHTS_COLD)),
-    Row("Whether learning helps", (EXPERTS, RANKERS, ATTRIBUTED)),
-    Row("Who is answered, and how soon", (EVENT_OUTCOMES, USER_LATENCY, ERASURES)),
+    Row("Do events name their list?", (ATTRIBUTED, JOINED, EVENT_OUTCOMES)),
+    Row("Profiles and erasures", (USER_LATENCY, ERASURES)),
 )

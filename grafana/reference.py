@@ -29,9 +29,13 @@ def used_by(measure: Measure) -> tuple[str, ...]:
 
 
 def _sections() -> Iterator[str]:
+    told: set[str] = set()
     for title, rows in DASHBOARDS.values():
         yield f"### {title}\n"
         for measure in (measure for row in rows for measure in row.measures):
+            if measure.name in told:  # it stands on two dashboards
+                continue
+            told.add(measure.name)
             names = ", ".join(f"`{name}`" for name in used_by(measure)) or "the process's own"
             yield f"#### {measure.title}\n"
             yield f"{measure.meaning} Metrics: {names}.\n"

@@ -136,6 +136,20 @@ EMBED: Final = Measure(
     "Long texts, an import, or a CPU that is shared: COLDSTREAM_ENCODER_THREADS, or a GPU.",
     warn=0.05, bad=0.5,
 )  # fmt: skip
+ENCODER: Final = Measure(
+    "encoder", "Encoder", View.STATES, "none",
+    (Query("max by (encoder, provider, dimension) (coldstream_encoder_info{<where>})",
+           "{{encoder}} on {{provider}}, {{dimension}}"),),
+    "Which student runs where: an upgrade shows as a second line that begins while the first ends.",
+    "One line; cuda where you pay for a GPU.",
+    "cpu instead of cuda: see ColdstreamEncoderOnCpu. Two lines for long: a roll-out stands still.",
+)  # fmt: skip
+ENCODER_BATCH: Final = Measure(
+    "encoder_batch", "Texts in a call of the encoder", View.LINES, "short", quantiles("coldstream_encoder_batch_texts"),
+    "How many texts are embedded at once.",
+    "One or few at rest, dozens during an import.",
+    "Always one while texts are many: they come one by one; batches are what makes an import cheap.",
+)  # fmt: skip
 CONFLATION: Final = Measure(
     "conflation", "Conflated triggers", View.LINES, "percentunit",
     (Query("sum(rate(coldstream_conflated_total{<where>}[<window>]))"
@@ -255,9 +269,10 @@ ROWS: Final = (
     Row("What comes in, what goes out", (RECORDS, LISTS, LAG)),
     Row("What is refused, conflated, waiting", (DEAD_LETTERS, CONFLATION, BUFFERED)),
     Row("Where the time goes", (STAGES, STAGE_HEAT)),
-    Row("Batches, index, encoder", (BATCH, INDEX, EMBED)),
+    Row("Batches and index", (BATCH, INDEX, INDEX_KIND)),
+    Row("Encoder", (ENCODER, EMBED, ENCODER_BATCH)),
     Row("Who is ill", (READY, HOLDING, PROGRESS)),
     Row("What a worker needs", (MEMORY, CPU, CACHE)),
     Row("Ownership", (HANDOVERS, CONFLICTS, MISROUTED)),
-    Row("Read API, index, statistics", (HTTP, HTTP_LATENCY, INDEX_KIND, SIGNALS)),
+    Row("Read API, statistics", (HTTP, HTTP_LATENCY, SIGNALS)),
 )

@@ -225,7 +225,7 @@ class App:
             self.metrics.show_ranker(parts.learning.insight())
             if time.monotonic() - counted >= CENSUS_SECONDS:
                 counted = time.monotonic()
-                self.metrics.show_census(parts.quality.census(time.time(), parts.texts.encoder.name))
+                self.metrics.show_census(parts.quality.exposure.census(time.time(), parts.texts.encoder.name))
 
     async def _prove(self) -> None:
         """Compare the encoder with its golden texts, now and every hour: what drifts is not the catalogue."""
@@ -298,7 +298,7 @@ def _parts(
         StatisticsOwner(index, clock, randomness),
         Learning(clock, settings.lessons_per_second if settings.learn else 0.0),
         FanOut(index, catalogue, Budget(settings.fan_out_per_second, clock), settings.fan_out_users),
-        Quality(columns, arms),
+        Quality(columns, arms, clock.now()),
     )
 
 

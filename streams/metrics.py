@@ -28,8 +28,7 @@ from prometheus_client.process_collector import ProcessCollector
 from streams.decide.arms import PARTS
 from streams.errors import REASONS
 from streams.flow.learning import EXPERTS, Insight
-from streams.flow.quality import Census
-from streams.flow.report import BatchReport
+from streams.flow.report import BatchReport, Census
 from streams.values import EventType, Strategy, Topic, TriggerKind
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter and histogram, which nothing here asks for
@@ -51,6 +50,9 @@ CONSUMED: Final = (Topic.ITEMS, Topic.USERS, Topic.EVENTS, Topic.REFRESHES, Topi
 SERVICE_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Around the objective of 0.1 s, and far enough to see an outage."""
 STAGE_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+HTTP_SECONDS: Final = STAGE_SECONDS[3:]
+FIRST_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86_400.0)
+"""From at once to a day: what nobody is shown for long is worth to be seen."""
 SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
@@ -98,6 +100,9 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure("coldstream_item_to_recommendation_seconds", Kind.HISTOGRAM,
             "From a new item's record time to the delivery of a list that it entered without the user's doing",
             buckets=SERVICE_SECONDS),
+    Measure("coldstream_item_first_recommended_seconds", Kind.HISTOGRAM,
+            "From a new item's record (or published_at, where that is later) to the first list of this worker that it stood "
+            "in, whoever's and why ever; of items that came since the worker started", buckets=FIRST_SECONDS),
     Measure("coldstream_stage_seconds", Kind.HISTOGRAM, "Seconds of a batch spent in a stage", {"stage": STAGES},
             STAGE_SECONDS),
     Measure("coldstream_batch_records", Kind.HISTOGRAM, "Records in a batch", buckets=SIZES),
@@ -135,13 +140,21 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure("coldstream_list_events_total", Kind.COUNTER,
             "Clicks and conversions that were joined with their list, by the place that the item had in it",
             {"action": ("click", "conversion"), "place": PLACES, "arm": _ARMS, "item": _ITEM_KINDS}),
+    Measure("coldstream_user_lists_total", Kind.COUNTER,
+            "The lists of coldstream_list_outcomes_total by whether their user had a history (known) or none (cold)",
+            {"outcome": ("sent", "clicked", "converted"), "user": _USER_KINDS}),
     Measure("coldstream_list_diversity", Kind.HISTOGRAM,
-            "1 - the mean cosine of two items of a list; one list of each batch", buckets=SHARES),
+            "1 - the mean cosine of two items of a list; one list of each batch", {"arm": _ARMS}, SHARES),
     Measure("coldstream_list_places_total", Kind.COUNTER,
-            "Places of one list of each batch: items that nobody has met (cold), that came within seven days (new), other",
-            {"item": ("cold", "new", "other")}),
+            "Places of lists: items that nobody has met (cold), that came within seven days (new), other",
+            {"item": ("cold", "new", "other"), "arm": _ARMS}),
     Measure("coldstream_catalogue_coverage", Kind.GAUGE,
-            "Share of the recommendable items that stood in a list of this worker within the last hour"),
+            "Share of the recommendable items that stood in a list of this worker within the last hour", {"arm": _ARMS}),
+    Measure("coldstream_catalogue_gini", Kind.GAUGE,
+            "Gini coefficient of the exposure of the recommendable items in lists of this worker, which fades by half each "
+            "hour: 0 all alike, 1 one alone; NaN without lists", {"arm": _ARMS}),
+    Measure("coldstream_catalogue_novelty_bits", Kind.GAUGE,
+            "Mean of -log2 of a shown item's share of all events, by the same exposure; NaN without lists", {"arm": _ARMS}),
     Measure("coldstream_catalogue_cold", Kind.GAUGE, "Share of the recommendable items that nobody has met yet"),
     Measure("coldstream_catalogue_foreign", Kind.GAUGE,
             "Share of the recommendable items whose vectors another encoder made; of a sample of 2,000"),
@@ -179,7 +192,7 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure("coldstream_http_requests_total", Kind.COUNTER, "HTTP requests answered",
             {"route": "the routes of /openapi.json", "status": ("2xx", "3xx", "4xx", "5xx")}),
     Measure("coldstream_http_seconds", Kind.HISTOGRAM, "Seconds to answer an HTTP request",
-            {"route": "the routes of /openapi.json"}, STAGE_SECONDS),
+            {"route": "the routes of /openapi.json"}, HTTP_SECONDS),
 )  # fmt: skip
 
 _ANSWER_SECONDS: Final = {
@@ -264,20 +277,30 @@ class Metrics:
             self.counter("coldstream_attributed_events_total", type=type_, found=found).inc(count)
         for (list_, strategy, arm, item, hit), count in report.hits.items():
             self.counter("coldstream_hits_total", list=list_, strategy=strategy, arm=arm, item=item, hit=hit).inc(count)
+        self._observe_lists(report)
+
+    def _observe_lists(self, report: BatchReport) -> None:
         for (outcome, made), count in report.list_outcomes.items():
             self.counter("coldstream_list_outcomes_total", outcome=outcome, **made._asdict()).inc(count)
         for (outcome, made), count in report.list_ranks.items():
             self.counter("coldstream_list_ranks_total", outcome=outcome, **made._asdict()).inc(count)
         for (action, place, arm, item), count in report.list_events.items():
             self.counter("coldstream_list_events_total", action=action, place=place, arm=arm, item=item).inc(count)
-        for item, count in report.places.items():
-            self.counter("coldstream_list_places_total", item=item).inc(count)
-        for diversity in report.diversities:
-            self.histogram("coldstream_list_diversity").observe(diversity)
+        for (outcome, user), count in report.list_users.items():
+            self.counter("coldstream_user_lists_total", outcome=outcome, user=user).inc(count)
+        for (item, arm), count in report.places.items():
+            self.counter("coldstream_list_places_total", item=item, arm=arm).inc(count)
+        for seconds in report.first_seconds:
+            self.histogram("coldstream_item_first_recommended_seconds").observe(seconds)
+        for arm, diversity in report.diversities:
+            self.histogram("coldstream_list_diversity", arm=arm).observe(diversity)
 
     def show_census(self, census: Census) -> None:
         """What the catalogue looks like now."""
-        self.gauge("coldstream_catalogue_coverage").set(census.covered)
+        for arm, reach in census.reach.items():
+            self.gauge("coldstream_catalogue_coverage", arm=arm).set(reach.coverage)
+            self.gauge("coldstream_catalogue_gini", arm=arm).set(reach.gini)
+            self.gauge("coldstream_catalogue_novelty_bits", arm=arm).set(reach.novelty)
         self.gauge("coldstream_catalogue_cold").set(census.cold)
         self.gauge("coldstream_catalogue_foreign").set(census.foreign)
 

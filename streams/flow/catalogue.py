@@ -1,18 +1,22 @@
 """The worker's columns, kept like the index: loaded whole at start, then by what this worker writes and, where others
-write too, by what they changed since the last look.
+write too, by what they changed since the last look. And what this worker's lists show of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streams.decide.items import ItemOutcome
+from streams.decide.ragged import Rows
 from streams.decide.table import Table
 from streams.flow.decoded import RefreshInput
 from streams.flow.items import ItemWork, item_from_point
+from streams.flow.report import Census, Reach
 from streams.flow.signals import statistics_from_point
 from streams.flow.users import UserWork
 from streams.ports import Clock, Collection, Index, Match, Page
@@ -22,6 +26,12 @@ PAGE: Final = 1000
 OVERLAP_SECONDS: Final = 10.0
 """Clocks of workers may differ by so much; what is looked up twice is put twice."""
 SMALLEST_NORM: Final = 1e-6
+FADING_SECONDS: Final = 3600.0
+"""Half-life of an item's exposure, and how long an item counts as covered."""
+FADED: Final = 0.01
+SAMPLE: Final = 2000
+"""Items that a census looks at one by one."""
+_NOTHING: Final = np.zeros((2, 0))
 
 
 class Catalogue:
@@ -160,3 +170,79 @@ class Catalogue:
 
 def _is_live(record: ItemRecord) -> bool:
     return record.available and not record.deleted
+
+
+class Exposure:
+    """What this worker's lists show of the columns, by arm. In memory only; a row given to another item keeps its past."""
+
+    def __init__(self, columns: Table, arms: Iterable[str], since: float) -> None:
+        self._columns = columns
+        self._since = since
+        self._faded_at = math.inf
+        self._last = _NOTHING[:1]
+        """When each row last stood in a list. Shape [1, rows]."""
+        self._arms = dict.fromkeys(arms, _NOTHING)
+        """By arm: when each row last stood in a list, and how often of late. Shape [2, rows]."""
+
+    def note(self, arm: str, rows: Rows, now: float) -> list[float]:
+        """A list was delivered. Returns seconds since each of its items came (or was published) that stood in none since.
+
+        What came before `since` is left out: another process may have shown it.
+        """
+        self._last = _grow(self._last, len(self._columns.live))
+        seen = self._arms[arm] = _grow(self._arms.get(arm, _NOTHING), len(self._columns.live))
+        came = np.array([_came(self._columns.records[row]) for row in rows.tolist()])
+        new = (came > self._last[0, rows]) & (came >= self._since)
+        self._last[0, rows] = seen[0, rows] = now
+        seen[1, rows] += 1.0
+        return [max(now - at, 0.0) for at in came[new].tolist()]
+
+    def census(self, now: float, encoder: str) -> Census:
+        """What the recommendable items are like now, and what of them is shown; lets exposure fade since the last call.
+
+        Some 10 ms for 100,000 items.
+        """
+        columns = self._columns
+        rows = np.flatnonzero(columns.live)
+        rows = rows[columns.recommendable(rows, now)]
+        bits = -np.log2((columns.counts.events[rows] + 1.0) / (columns.counts.total + max(len(columns), 1)))
+        fading = 0.5 ** (max(now - self._faded_at, 0.0) / FADING_SECONDS)
+        self._faded_at = now
+        reach = {}
+        for arm, held in self._arms.items():
+            seen = self._arms[arm] = _grow(held, len(columns.live))
+            seen[1] *= fading
+            seen[1, seen[1] < FADED] = 0.0
+            covered = float((seen[0, rows] > now - FADING_SECONDS).mean()) if len(rows) else 0.0
+            often = seen[1, rows]
+            novelty = float(often @ bits / often.sum()) if often.any() else math.nan
+            reach[arm] = Reach(covered, gini(often), novelty)
+        if not len(rows):
+            return Census(0.0, 0.0, reach)
+        sample = [columns.records[row] for row in rows[:: -(-len(rows) // SAMPLE)].tolist()]
+        foreign = sum(1 for record in sample if record is not None and record.encoder != encoder)
+        return Census(float((columns.counts.events[rows] == 0).mean()), foreign / len(sample), reach)
+
+
+def gini(exposure: NDArray[np.float64]) -> float:
+    """Gini coefficient of amounts ≥ 0: 0 all alike, near 1 one has it all; NaN where there is nothing."""
+    count, some = len(exposure), np.sort(exposure[exposure > 0.0])
+    if not len(some):
+        return math.nan
+    places = np.arange(count - len(some) + 1, count + 1)
+    return float((2.0 * places - count - 1.0) @ some / (count * some.sum()))
+
+
+def _came(record: ItemRecord | None) -> float:
+    """When an item came, or was published after that; −∞ where neither is known."""
+    return (max(record.first_seen, record.published_at or 0.0) or -math.inf) if record is not None else -math.inf
+
+
+def _grow(seen: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+    """The first row of the array −∞, the others 0, up to so many columns."""
+    grown = np.zeros((len(seen), max(rows, seen.shape[1])))
+    if grown.shape == seen.shape:
+        return seen
+    grown[0] = -np.inf
+    grown[:, : seen.shape[1]] = seen
+    return grown

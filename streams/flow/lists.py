@@ -109,10 +109,11 @@ class Lists:
                 seconds = tuple(delivered_at - trigger.record_time for trigger in work.fresh)
                 report.emissions.append(Emission(work.triggers[-1].kind, work.sent.strategy, seconds, work.sent.arm))
                 report.conflated += len(work.triggers) - 1
-                shown.append(self._parts.quality.remember(work.sent, delivered_at))
+                known = bool(work.state.history)
+                shown.append(self._parts.quality.remember(work.sent, delivered_at, known=known))
                 self._hooks.on_list(work.sent, seconds[-1] if seconds else None)
         self._parts.quality.forget(report.erased)
-        self._parts.quality.report(shown, delivered_at, report)
+        self._parts.quality.report(shown, report)
 
 
 def _is_behind(work: UserWork, found: UserState | None) -> bool:

@@ -7,7 +7,7 @@ asked of another worker, an event finds its list forgotten and is counted as suc
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +16,9 @@ import numpy as np
 
 from streams.decide.arms import Arms
 from streams.decide.policy import is_positive
+from streams.decide.ragged import Rows
 from streams.decide.table import Table
+from streams.flow.catalogue import Exposure
 from streams.flow.decoded import EventInput
 from streams.flow.report import BatchReport, Made
 from streams.flow.users import UserWork
@@ -30,9 +32,6 @@ PLACES: Final = 10
 FORTNIGHT: Final = 3
 """Index of 14 days in `counts.HORIZONS`."""
 NEW_SECONDS: Final = 7 * 86_400.0
-COVERAGE_SECONDS: Final = 3600.0
-SAMPLE: Final = 2000
-"""Items that a census looks at one by one."""
 UNKNOWN: Final = "unknown"
 _CONVERTING: Final = frozenset({EventType.PURCHASE, EventType.LIKE})
 _CLICKING: Final = frozenset({EventType.VIEW, EventType.CLICK, EventType.CART, EventType.RATING, *_CONVERTING})
@@ -44,52 +43,49 @@ class Shown:
 
     made: Made
     item_ids: tuple[str, ...]
+    user: str
+    """known (with a history) or cold, when the list was made."""
+    cold: frozenset[str]
+    """Items that nobody had met then."""
     clicked: bool = False
     converted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Census:
-    """Shares of the recommendable items, 0 … 1."""
-
-    covered: float
-    """That stood in a list of this worker within the last hour."""
-    cold: float
-    """That nobody has met yet."""
-    foreign: float
-    """Whose vectors another encoder made; of a sample."""
 
 
 class Quality:
     """Joins events with lists, and counts into a batch's report."""
 
-    def __init__(self, columns: Table, arms: Arms, lists: int = LISTS) -> None:
+    def __init__(self, columns: Table, arms: Arms, since: float = 0.0, lists: int = LISTS) -> None:
+        """`since`: when this process began, seconds; what came before may have been shown by another."""
         self._columns = columns
+        self.exposure = Exposure(columns, [arm.name for arm in arms.all], since)
         self._arms = arms
         self._most = lists
         self._by_id: OrderedDict[str, Shown] = OrderedDict()
         self._by_user: OrderedDict[str, Shown] = OrderedDict()
-        self._delivered: Counter[Made] = Counter()
-        """Lists since the last report."""
-        self._shown_at = np.full(0, -np.inf)
-        """When each row of the columns last stood in a list."""
+        self._delivered = BatchReport()
+        """What lists delivered since the last report add to the next one."""
 
-    def remember(self, value: Recommendation, now: float, *, asked: bool = False) -> Shown:
-        """A list that was delivered on the topic, or `asked` for."""
+    def remember(self, value: Recommendation, now: float, *, known: bool, asked: bool = False) -> Shown:
+        """A list that was delivered on the topic, or `asked` for; `known`: its user has a history."""
+        item_ids = tuple(item.item_id for item in value.items)
+        rows = self._rows(item_ids)
+        cold = self._columns.counts.events[rows] == 0
+        new = ~cold & (self._columns.arrivals.at[rows] > now - NEW_SECONDS)
         shown = Shown(
             Made(value.strategy.value, value.arm, ranker_kind(value.ranker)),
-            tuple(item.item_id for item in value.items),
+            item_ids,
+            "known" if known else "cold",
+            frozenset(self._columns.ids[row] for row in rows[cold].tolist()),
         )
         _keep(self._by_id, value.recommendation_id, shown, self._most)
-        self._delivered[shown.made] += 1
         if not asked:
             _keep(self._by_user, value.user_id, shown, self._most)
-        rows = self._rows(shown.item_ids)
-        if len(self._shown_at) < len(self._columns.live):
-            grown = np.full(len(self._columns.live), -np.inf)
-            grown[: len(self._shown_at)] = self._shown_at
-            self._shown_at = grown
-        self._shown_at[rows] = now
+        report, arm = self._delivered, value.arm
+        report.list_outcomes["sent", shown.made] += 1
+        report.list_users["sent", shown.user] += 1
+        for kind, count in (("cold", cold.sum()), ("new", new.sum()), ("other", (~cold & ~new).sum())):
+            report.places[kind, arm] += int(count)
+        report.first_seconds += self.exposure.note(arm, rows, now)
         return shown
 
     def forget(self, user_ids: Iterable[str]) -> None:
@@ -97,25 +93,16 @@ class Quality:
         for user_id in user_ids:
             self._by_user.pop(user_id, None)
 
-    def report(self, shown: Sequence[Shown], now: float, report: BatchReport) -> None:
-        """Count what was delivered since the last report, and what one of the lists `shown` is made of."""
-        for made, count in self._delivered.items():
-            report.list_outcomes["sent", made] += count
-        self._delivered.clear()
-        if shown:
-            self._sample(shown[-1], now, report)
-
-    def _sample(self, shown: Shown, now: float, report: BatchReport) -> None:
-        """How different a list's items are, and how many of them are new."""
-        rows = self._rows(shown.item_ids)
+    def report(self, shown: Sequence[Shown], report: BatchReport) -> None:
+        """Count what was delivered since the last report, and how different the items of the last list `shown` are."""
+        report.add(self._delivered)
+        self._delivered = BatchReport()
+        rows = self._rows(shown[-1].item_ids) if shown else ()
         count = len(rows)
-        if count < 2:
-            return
-        total = self._columns.short[rows].sum(axis=0)
-        report.diversities.append(float(1.0 - (total @ total - count) / (count * (count - 1))))
-        cold = self._columns.counts.events[rows] == 0
-        new = ~cold & (self._columns.arrivals.at[rows] > now - NEW_SECONDS)
-        report.places.update(cold=int(cold.sum()), new=int(new.sum()), other=int(count - cold.sum() - new.sum()))
+        if count > 1:
+            total = self._columns.short[rows].sum(axis=0)
+            diversity = float(1.0 - (total @ total - count) / (count * (count - 1)))
+            report.diversities.append((shown[-1].made.arm, diversity))
 
     def judge(self, works: Sequence[UserWork], report: BatchReport) -> None:
         """Count what users did with lists. Called before this batch's lists are remembered."""
@@ -134,20 +121,6 @@ class Quality:
                 unmet = [item_id for item_id in popular if item_id not in met][: len(before.list_ids)]
                 self._choose(before, interaction.item_id, unmet, report)
 
-    def census(self, now: float, encoder: str) -> Census:
-        """Shares of the recommendable items as they are now. Some milliseconds for 100,000 items."""
-        columns = self._columns
-        rows = np.fromiter(columns.rows.values(), np.int64, len(columns.rows))
-        rows = rows[columns.recommendable(rows, now)]
-        if not len(rows):
-            return Census(0.0, 0.0, 0.0)
-        known = rows[rows < len(self._shown_at)]
-        covered = float((self._shown_at[known] > now - COVERAGE_SECONDS).sum() / len(rows))
-        cold = float((columns.counts.events[rows] == 0).mean())
-        sample = [columns.records[row] for row in rows[:: -(-len(rows) // SAMPLE)].tolist()]
-        foreign = sum(1 for record in sample if record is not None and record.encoder != encoder)
-        return Census(covered, cold, foreign / len(sample))
-
     def _attribute(self, entry: EventInput, recommendation_id: str, report: BatchReport) -> None:
         """Join an event with the list that it names."""
         interaction = entry.interaction
@@ -157,20 +130,21 @@ class Quality:
             report.attributed[interaction.type.value, found] += 1
             return
         report.attributed[interaction.type.value, "listed"] += 1
-        item = self._item_kind(interaction.item_id)
+        item = "cold" if interaction.item_id in shown.cold else "warm"
         place = place_of(shown.item_ids, interaction.item_id)
+        first = []
         if interaction.type in _CLICKING:
             report.list_events["click", place, shown.made.arm, item] += 1
-            if not shown.clicked:
-                shown.clicked = True
-                report.list_outcomes["clicked", shown.made] += 1
-                report.list_ranks["clicked", shown.made] += shown.item_ids.index(interaction.item_id) + 1
+            first += [] if shown.clicked else ["clicked"]
+            shown.clicked = True
         if self._converts(interaction):
             report.list_events["conversion", place, shown.made.arm, item] += 1
-            if not shown.converted:
-                shown.converted = True
-                report.list_outcomes["converted", shown.made] += 1
-                report.list_ranks["converted", shown.made] += shown.item_ids.index(interaction.item_id) + 1
+            first += [] if shown.converted else ["converted"]
+            shown.converted = True
+        for outcome in first:
+            report.list_outcomes[outcome, shown.made] += 1
+            report.list_users[outcome, shown.user] += 1
+            report.list_ranks[outcome, shown.made] += shown.item_ids.index(interaction.item_id) + 1
 
     def _converts(self, interaction: Interaction) -> bool:
         """Whether the shop got what it wanted: a purchase, a like, a good rating."""
@@ -201,8 +175,8 @@ class Quality:
         recent = self._columns.counts.recent(rows, now)[:, FORTNIGHT]
         return [self._columns.ids[row] for row in rows[np.argsort(-recent)].tolist()]
 
-    def _rows(self, item_ids: Iterable[str]) -> list[int]:
-        return [row for item_id in item_ids if (row := self._columns.rows.get(item_id)) is not None]
+    def _rows(self, item_ids: Iterable[str]) -> Rows:
+        return np.array([row for item_id in item_ids if (row := self._columns.rows.get(item_id)) is not None], np.int64)
 
 
 def ranker_kind(version: str) -> str:

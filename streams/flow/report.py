@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
@@ -29,6 +30,29 @@ class Made(NamedTuple):
     """prior or learned."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the lists of an arm show of the recommendable items."""
+
+    coverage: float
+    """Share of them that stood in a list within the last hour, 0 … 1."""
+    gini: float
+    """Gini coefficient of their exposure, which fades by half each hour: 0 all alike, 1 one alone; NaN without lists."""
+    novelty: float
+    """Bits: the mean −log2 of a shown item's share of all events, as in evaluation; NaN without lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Shares of the recommendable items, 0 … 1, and what lists show of them, by arm."""
+
+    cold: float
+    """That nobody has met yet."""
+    foreign: float
+    """Whose vectors another encoder made; of a sample."""
+    reach: Mapping[str, Reach]
+
+
 @dataclass(slots=True)
 class BatchReport:
     """Counts and seconds of one batch."""
@@ -52,10 +76,14 @@ class BatchReport:
     """Sum of the places (from 1) of the first click, or conversion, of each list, by (clicked, converted) and Made."""
     list_events: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
     """Events joined with their list by (click or conversion; place; arm; cold or warm item)."""
-    places: Counter[str] = field(default_factory=Counter)
-    """Items of one list of the batch: cold (met by nobody), new (came within seven days), other."""
-    diversities: list[float] = field(default_factory=list)
-    """Of one list of the batch: 1 − the mean cosine of two of its items."""
+    list_users: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """The same lists by (sent, clicked, converted; known or cold user)."""
+    places: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Places of lists by (cold: met by nobody, new: came within seven days, other; arm)."""
+    first_seconds: list[float] = field(default_factory=list)
+    """From each new item's coming to the first list that it stood in."""
+    diversities: list[tuple[str, float]] = field(default_factory=list)
+    """Of one list of the batch: its arm, and 1 − the mean cosine of two of its items."""
     tombstones: int = 0
     erased: list[str] = field(default_factory=list)
     """Users whose tombstone was sent."""

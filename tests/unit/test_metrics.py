@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 
-from streams.flow.report import BatchReport, Emission
+from streams.flow.report import BatchReport, Census, Emission, Reach
 from streams.metrics import MEASURES, STAGES, Kind, Metrics
 from streams.values import Strategy, TriggerKind
 
@@ -40,6 +41,10 @@ def test_a_report_is_counted():
         embedded_texts=4,
         cached_users=5,
         loaded_users=2,
+        list_users=Counter({("sent", "cold"): 3}),
+        places=Counter({("new", "b"): 4}),
+        first_seconds=[0.2, 7000.0],
+        diversities=[("b", 0.45)],
         refreshes_dropped=7,
         stages={"rank": 0.004},
     )
@@ -60,6 +65,23 @@ def test_a_report_is_counted():
     assert seen['coldstream_user_lookups_total{cache="hit"}'] == 10
     assert seen['coldstream_refreshes_total{outcome="dropped"}'] == 14
     assert seen["coldstream_encoder_batch_texts_sum"] == 8
+    assert seen['coldstream_user_lists_total{outcome="sent",user="cold"}'] == 6
+    assert seen['coldstream_list_places_total{arm="b",item="new"}'] == 8
+    assert seen['coldstream_item_first_recommended_seconds_bucket{le="0.25"}'] == 2
+    assert seen['coldstream_item_first_recommended_seconds_bucket{le="3600.0"}'] == 2
+    assert seen["coldstream_item_first_recommended_seconds_count"] == 4
+    assert seen['coldstream_list_diversity_bucket{arm="b",le="0.5"}'] == 2
+
+
+def test_a_census_is_shown_by_arm():
+    metrics = Metrics()
+    metrics.show_census(Census(0.25, 0.0, {"a": Reach(0.5, 0.75, 9.5), "b": Reach(0.0, math.nan, math.nan)}))
+    seen = read(metrics)
+    assert seen["coldstream_catalogue_cold"] == 0.25
+    assert seen['coldstream_catalogue_coverage{arm="a"}'] == 0.5
+    assert seen['coldstream_catalogue_gini{arm="a"}'] == 0.75
+    assert seen['coldstream_catalogue_novelty_bits{arm="a"}'] == 9.5
+    assert math.isnan(seen['coldstream_catalogue_gini{arm="b"}'])
 
 
 def test_a_record_from_a_clock_that_is_ahead_counts_as_at_once():

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
+import numpy as np
 import pytest
 
+from evaluation.beyond import _gini
 from streams.decide.arms import Arm, Arms
+from streams.flow.catalogue import Exposure, gini
 from streams.flow.quality import Quality
 from streams.flow.report import Made
 from streams.metrics import Metrics
@@ -126,12 +130,98 @@ async def test_lists_are_made_and_counted_by_arm(service: Service) -> None:
 async def test_what_lists_are_made_of_and_how_much_of_the_catalogue_they_show(service: Service) -> None:
     await service.feed(service.log.user("ann", "green tea"))
     report = service.reports[-1]
-    assert report.places == {"cold": 8, "new": 0, "other": 0}
-    (diversity,) = report.diversities
+    assert report.places == {("cold", ""): 8, ("new", ""): 0, ("other", ""): 0}
+    ((arm, diversity),) = report.diversities
+    assert arm == ""
     assert 0.0 < diversity < 1.5
-    census = service.parts.quality.census(service.clock.now(), service.encoder.name)
-    assert census.covered == 1.0
+    census = service.parts.quality.exposure.census(service.clock.now(), service.encoder.name)
+    assert census.reach[""].coverage == 1.0
     assert census.cold == 1.0
     assert census.foreign == 0.0
-    assert service.parts.quality.census(service.clock.now() + 7200, "another").covered == 0.0
-    assert service.parts.quality.census(service.clock.now(), "another").foreign == 1.0
+    assert service.parts.quality.exposure.census(service.clock.now() + 7200, "another").reach[""].coverage == 0.0
+    assert service.parts.quality.exposure.census(service.clock.now(), "another").foreign == 1.0
+
+
+async def test_lists_are_told_apart_by_whether_their_user_has_a_history(service: Service) -> None:
+    await service.feed(service.log.user("ann", "green tea"), service.log.event("e1", "bob", "like", "tool1"))
+    assert service.reports[-1].list_users == {("sent", "cold"): 1, ("sent", "known"): 1}
+    ann, bob = sorted(service.lists(), key=lambda one: one["user_id"])
+    await service.feed(
+        service.log.event("e2", "ann", "like", ids(ann)[0], recommendation_id=ann["recommendation_id"]),
+        service.log.event("e3", "bob", "click", ids(bob)[0], recommendation_id=bob["recommendation_id"]),
+    )
+    users = service.reports[-1].list_users
+    assert (users["clicked", "cold"], users["converted", "cold"]) == (1, 1), "a list is its user's as it was made"
+    assert (users["clicked", "known"], users["converted", "known"]) == (1, 0)
+
+
+async def test_an_item_was_cold_if_it_was_so_when_it_was_shown(service: Service) -> None:
+    await service.feed(service.log.user("ann", "green tea"), service.log.user("bob", "green tea"))
+    item = ids(service.lists()[0])[0]
+    named = [{"recommendation_id": one["recommendation_id"]} for one in service.lists()]
+    await service.feed(service.log.event("e1", "ann", "click", item, **named[0]))
+    await service.settle()
+    await service.feed(service.log.event("e2", "bob", "click", item, **named[1]))
+    assert {kind for _, _, _, kind in service.reports[-1].list_events} == {"cold"}
+    await service.feed(service.log.user("cy", "green tea"))
+    assert service.reports[-1].places["new", ""] == 1, "met by now"
+    shown = service.lists()[-1]
+    await service.feed(service.log.event("e3", "cy", "click", item, recommendation_id=shown["recommendation_id"]))
+    assert {kind for _, _, _, kind in service.reports[-1].list_events} == {"warm"}
+
+
+async def test_the_first_list_of_a_new_item_is_timed_and_no_later_one(service: Service) -> None:
+    service.clock.at += 5.0
+    await service.feed(service.log.user("ann", "green tea"))
+    first = service.reports[-1].first_seconds
+    assert len(first) == len(ITEMS)
+    assert all(seconds == pytest.approx(5.0, abs=0.5) for seconds in first)
+    await service.feed(service.log.user("bob", "green tea"))
+    assert not service.reports[-1].first_seconds
+
+
+async def test_what_came_before_the_process_is_no_new_item(service: Service) -> None:
+    exposure = Exposure(service.parts.catalogue.columns, [""], service.clock.now() + 60)
+    assert exposure.note("", np.arange(len(ITEMS)), service.clock.now() + 61) == []
+    await service.feed(service.log.item("late", "green tea, late", published_at=service.clock.now() + 70))
+    row = np.array([service.parts.catalogue.columns.rows["late"]])
+    assert exposure.note("", row, service.clock.now() + 72) == pytest.approx([2.0], abs=0.1)
+
+
+async def test_exposure_is_measured_by_arm_and_fades(service: Service) -> None:
+    columns, now = service.parts.catalogue.columns, service.clock.now()
+    rows = [columns.rows[item_id] for item_id, _ in ITEMS]
+    exposure = Exposure(columns, ["even", "narrow", "idle"], 0.0)
+    for _ in range(4):
+        exposure.note("even", np.array(rows), now)
+        exposure.note("narrow", np.array(rows[:1]), now)
+    census = exposure.census(now, "")
+    even, narrow, idle = (census.reach[arm] for arm in ("even", "narrow", "idle"))
+    assert (even.coverage, narrow.coverage, idle.coverage) == (1.0, 1 / len(ITEMS), 0.0)
+    assert even.gini == pytest.approx(0.0)
+    assert narrow.gini == pytest.approx(1 - 1 / len(ITEMS))
+    assert even.novelty == pytest.approx(math.log2(len(ITEMS))), "nobody has met any: all alike"
+    assert math.isnan(idle.gini) and math.isnan(idle.novelty)  # noqa: PT018
+    exposure.census(now + 7200, "")  # the app takes one every ten seconds: there exposure fades
+    for _ in range(4):
+        exposure.note("narrow", np.array(rows[1:2]), now + 7200)
+    later = exposure.census(now + 7200, "").reach
+    assert later["narrow"].gini == pytest.approx(_gini(np.array([1.0, 4.0, *[0.0] * 6]))), "faded to a quarter"
+    assert later["even"].coverage == 0.0
+
+
+async def test_what_many_have_met_is_less_of_a_novelty(service: Service) -> None:
+    await service.feed(*(service.log.event(f"e{number}", f"u{number}", "like", "tea0") for number in range(40)))
+    await service.settle()
+    columns, now = service.parts.catalogue.columns, service.clock.now()
+    exposure = Exposure(columns, ["popular", "rare"], 0.0)
+    exposure.note("popular", np.array([columns.rows["tea0"]]), now)
+    exposure.note("rare", np.array([columns.rows["tool0"]]), now)
+    reach = exposure.census(now, "").reach
+    assert reach["popular"].novelty == pytest.approx(-math.log2(41 / 48))
+    assert reach["rare"].novelty == pytest.approx(-math.log2(1 / 48))
+
+
+@pytest.mark.parametrize("amounts", [[1.0], [1.0, 1.0, 1.0], [0.0, 0.0, 5.0], [0.3, 2.0, 0.0, 7.5, 1.0]])
+def test_the_gini_coefficient_is_the_evaluations(amounts: list[float]) -> None:
+    assert gini(np.array(amounts)) == pytest.approx(_gini(np.array(amounts)))
