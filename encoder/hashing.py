@@ -42,6 +42,10 @@ class HashingEncoder:
             vectors[empty] = self._word("") / np.linalg.norm(self._word(""))
         return vectors
 
+    def agreement(self) -> float:
+        """As of `OnnxEncoder`: there are no golden texts to disagree with."""
+        return 1.0
+
     def _word(self, word: str) -> NDArray[np.float32]:
         if word not in self._words:
             seed = int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
