@@ -16,7 +16,7 @@ from streams.index.server import connect
 from streams.ports import Collection
 from streams.values import UserState
 from tests.support import worker_process
-from tests.support.kafka import ROOT, consume, producing
+from tests.support.kafka import ROOT, consume, eventually, producing
 
 USERS, EVENTS, DIMENSION = 12, 120, 64
 HASHING = f"""
@@ -64,7 +64,9 @@ async def test_two_workers_share_the_load_and_one_takes_over(
                 item = {"item_id": f"i{number}", "title": f"Thing number {number}", "categories": [f"c{number % 4}"]}
                 await send("items", item, key=item["item_id"])
             for number in range(EVENTS):
-                if number == EVENTS // 2:
+                if number == EVENTS // 2:  # each has done its part, and the one dies in the middle of its own
+                    await eventually(lambda: all(events_of(one) for one in environments))
+                    assert events_of(environments[0]) < EVENTS // 2
                     second.kill()
                 await send("events", event(number), key=f"u{number % USERS}")
             lists = await consume(settings, "recommendations", names_all, seconds=60)
@@ -78,6 +80,13 @@ async def test_two_workers_share_the_load_and_one_takes_over(
         versions[record.key.decode()].append(msgspec.json.decode(record.value)["version"])
     for user, sent in versions.items():
         assert sent[-1] == max(sent) <= states[user].version
+
+
+def events_of(environment: dict[str, str]) -> float:
+    """How many events a worker has had."""
+    _, body = worker_process.get(f"http://{environment['COLDSTREAM_HTTP']}/metrics")
+    series = 'coldstream_records_total{topic="events"}'
+    return sum(float(line.split()[-1]) for line in body.decode().splitlines() if line.startswith(series))
 
 
 def names_all(lists) -> bool:
