@@ -31,7 +31,7 @@ from tests.support.memory import CountedRandomness, Log, ManualClock, MemoryOwne
 class Service:
     """Pipeline, loop and index in one process, without a broker: records in by `feed`, messages out by `publisher`."""
 
-    def __init__(self, *, index: ExactIndex | None = None, fan_out: int = 50) -> None:
+    def __init__(self, *, index: Any = None, fan_out: int = 50) -> None:
         self.clock = ManualClock()
         self.log = Log(self.clock)
         self.index = index or ExactIndex()

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import uuid
+from pathlib import Path
 
 import pytest
 
 from streams.flow.users import REPEATS_SECONDS
+from streams.index.edge import EdgeIndex
 from streams.index.exact import ExactIndex
 from streams.ports import Collection
 from streams.values import Record, Topic
+from tests.support.index import edge_directory, files_with
 from tests.support.service import Service, ids
+
+__all__ = ["edge_directory"]
 
 SECRET = "collects antique hand saws in Ulm"
 
@@ -38,15 +44,15 @@ def _stored(service: Service) -> str:
     return repr(service.index.points[Collection.USERS])
 
 
-async def _what_is_older(service: Service) -> list[Record]:
+async def _what_is_older(service: Service, user: str = "ann", secret: str = SECRET) -> list[Record]:
     """Records of a user and the tombstone behind them, as the broker got them: the tombstone last, by its time."""
     records = [
-        service.log.user("ann", SECRET),
-        service.log.event("e1", "ann", "search", None, query="saws from Ulm"),
-        service.log.event("e2", "ann", "purchase", "saw1", partition=1),
+        service.log.user(user, secret),
+        service.log.event("e1", user, "search", None, query=f"saws from Ulm, {secret}"),
+        service.log.event("e2", user, "purchase", "saw1", partition=1),
     ]
     service.clock.at += 10
-    return [*records, service.log.record(Topic.USERS, "ann", None, partition=1)]
+    return [*records, service.log.record(Topic.USERS, user, None, partition=1)]
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=lambda order: "".join(map(str, order)))
@@ -71,6 +77,22 @@ async def test_in_every_order_of_arrival_only_the_marker_is_left(
         report.outcomes[topic, "after_erasure"] for report in service.reports for topic in ("events", "users")
     )
     assert dropped == len(order) - 1 - order.index(3)
+
+
+async def test_no_file_of_the_index_knows_a_word_of_it_whatever_the_order(edge_directory: Path) -> None:
+    service = await Service(index=EdgeIndex(edge_directory)).open()
+    await service.feed(service.log.item("saw1", "hand saw of somebody"))
+    mark = uuid.uuid4().hex  # in the name and in every word of each
+    for order in itertools.permutations(range(4)):
+        records = await _what_is_older(service, f"{mark}-{order}", f"collects saws in {mark}")
+        for number in order:
+            await service.feed(records[number])
+    await service.index.purge()
+    assert not files_with(edge_directory, mark.encode())
+    service.clock.at += 1
+    await service.feed(service.log.event("e9", f"{mark}-new", "click", "saw1"))
+    assert files_with(edge_directory, mark.encode()), "what is there is found by the same search"
+    await service.index.close()
 
 
 async def test_a_later_event_starts_the_user_anew_and_versions_go_on(service: Service) -> None:
