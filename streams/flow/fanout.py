@@ -7,8 +7,9 @@ that hold it. Best effort within a budget: the item itself is durable before, an
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from streams.flow.catalogue import Catalogue
@@ -18,6 +19,9 @@ from streams.wire import JSON, Refresh
 
 WAITING_MOST: Final = 10_000
 """Refreshes for withdrawn items that may wait for the budget."""
+
+Headers = tuple[tuple[str, bytes], ...]
+NO_HEADERS: Final[Mapping[str, Headers]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -50,8 +54,13 @@ class FanOut:
         self._users_most = users_most
         self._waiting: deque[Message] = deque()
 
-    async def arrived(self, records: Sequence[ItemRecord], now: float) -> tuple[list[Message], int]:
-        """Refreshes of the users whose list each new item would enter, best match first; and how many were dropped."""
+    async def arrived(
+        self, records: Sequence[ItemRecord], now: float, headers: Mapping[str, Headers] = NO_HEADERS
+    ) -> tuple[list[Message], int]:
+        """Refreshes of the users whose list each new item would enter, best match first; and how many were dropped.
+
+        `headers`: those of an item's refreshes, by its id.
+        """
         placed = [(record, self._catalogue.centred(record.item_id)) for record in records if record.recommendable(now)]
         fit = [(record, vector) for record, vector in placed if vector is not None]
         if not fit or not self._users_most:
@@ -60,7 +69,7 @@ class FanOut:
         queries = [Query(self._users_most, vector=vector, match=alive) for _, vector in fit]
         found = await self._index.search(Collection.USERS, queries)
         wanted = [
-            _refresh(hit, record.item_id, "arrived", record.source.time if record.source else now)
+            _refresh(hit, record.item_id, "arrived", record.source.time if record.source else now, headers)
             for (record, _), hits in zip(fit, found, strict=True)
             for hit in hits
             if hit.score > _floor(hit)
@@ -68,7 +77,9 @@ class FanOut:
         granted = self._budget.spend(len(wanted))
         return wanted[:granted], len(wanted) - granted
 
-    async def withdrawn(self, item_ids: Sequence[str], now: float) -> tuple[list[Message], int]:
+    async def withdrawn(
+        self, item_ids: Sequence[str], now: float, headers: Mapping[str, Headers] = NO_HEADERS
+    ) -> tuple[list[Message], int]:
         """Refreshes of the users whose last list holds one of these items; what is over budget waits for `due`.
 
         Returns messages and how many refreshes were dropped (more than `WAITING_MOST` waited).
@@ -76,7 +87,7 @@ class FanOut:
         wanted: list[Message] = []
         for item_id in item_ids:
             hits = await self._index.find(Collection.USERS, Match(equals={"list_ids": item_id}), WAITING_MOST)
-            wanted += [_refresh(hit, item_id, "withdrawn", now) for hit in hits]
+            wanted += [_refresh(hit, item_id, "withdrawn", now, headers) for hit in hits]
         dropped = max(0, len(self._waiting) + len(wanted) - WAITING_MOST)
         self._waiting += wanted[: len(wanted) - dropped]
         return self.due(), dropped
@@ -91,7 +102,8 @@ def _floor(hit: Hit) -> float:
     return floor if isinstance(floor, float | int) else 0.0
 
 
-def _refresh(hit: Hit, item_id: str, kind: str, at: float) -> Message:
+def _refresh(hit: Hit, item_id: str, kind: str, at: float, headers: Mapping[str, Headers]) -> Message:
     home = hit.fields.get("home")
     value = JSON.encode(Refresh(hit.key, item_id, at, kind))
-    return Message(Topic.REFRESHES, hit.key.encode(), value, partition=home if isinstance(home, int) else None)
+    partition = home if isinstance(home, int) else None
+    return Message(Topic.REFRESHES, hit.key.encode(), value, headers.get(item_id, ()), partition)

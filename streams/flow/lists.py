@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from streams.flow.decoded import computing
 from streams.flow.items import ItemWork
-from streams.flow.parts import Setting
+from streams.flow.parts import Setting, context_of
 from streams.flow.recommend import list_message, rank_works, to_recommendation, tombstone_message, wanted_texts
 from streams.flow.report import BatchReport, Emission
 from streams.flow.users import UserWork, from_point
@@ -55,8 +55,10 @@ class Lists:
         arrived = [work.record for work in items if work.arrived]
         if arrived and self._hooks.waiting_items() > self._limits.quiet_lag:
             arrived = []
-        messages, dropped = await fan_out.arrived(arrived, now)
-        withdrawn, dropped_too = await fan_out.withdrawn([work.item_id for work in items if work.withdrawn], now)
+        headers = {work.item_id: context_of([entry.record for entry in work.inputs]) for work in items}
+        messages, dropped = await fan_out.arrived(arrived, now, headers)
+        gone = [work.item_id for work in items if work.withdrawn]
+        withdrawn, dropped_too = await fan_out.withdrawn(gone, now, headers)
         report.refreshes_sent += len(messages) + len(withdrawn)
         report.refreshes_dropped += dropped + dropped_too
         return messages + withdrawn

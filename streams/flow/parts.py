@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from streams.decide.arms import Arms
 from streams.decide.history import Bounds
 from streams.flow.catalogue import Catalogue
-from streams.flow.fanout import FanOut
+from streams.flow.fanout import FanOut, Headers
 from streams.flow.learning import Learning
 from streams.flow.quality import Quality
 from streams.flow.signals import StatisticsOwner
@@ -63,12 +63,17 @@ class Limits:
     batch_size: int
     items_share: float
     flush_seconds: float
-    debezium: frozenset[Topic] = frozenset()
-    """Topics that carry a database's change events."""
+    debezium: Mapping[Topic, Mapping[str, str]] = NO_CHANGES
+    """Topics that carry a database's change events, with the columns (by field) of other names than their fields."""
 
 
-def pass_on(records: Sequence[Record], _value: Recommendation) -> tuple[tuple[str, bytes], ...]:
-    """The trace context of the latest of the records that has one: who reads the list goes on with the same trace."""
+def pass_on(records: Sequence[Record], _value: Recommendation) -> Headers:
+    """The trace context of the records that a list answers: who reads the list goes on with the same trace."""
+    return context_of(records)
+
+
+def context_of(records: Sequence[Record]) -> Headers:
+    """The trace context of the latest of the records that has one, as headers."""
     for record in reversed(records):
         context = tuple(header for header in record.headers if header[0] in CONTEXT)
         if context:
@@ -84,7 +89,7 @@ class Hooks:
     """Item records that are not acknowledged yet; infinite while unknown."""
     on_list: Callable[[Recommendation, float | None], None] = lambda _list, _seconds: None
     """Told of each list delivered, and how many seconds after the record that it answers (None: a repeated one)."""
-    trace: Callable[[Sequence[Record], Recommendation], tuple[tuple[str, bytes], ...]] = pass_on
+    trace: Callable[[Sequence[Record], Recommendation], Headers] = pass_on
     """Told of each list before it is sent, and of the records that it answers; returns headers that go with it."""
     on_abandoned: Callable[[str], None] = lambda _why: None
     """Told why a batch was given up: rebalance, stop or age."""

@@ -115,8 +115,10 @@ class Log:
         raw = value if value is None or isinstance(value, bytes) else msgspec.json.encode(value)
         return Record(topic, partition, offset, self._clock.now(), key.encode(), raw, tuple((headers or {}).items()))
 
-    def item(self, item_id: str, title: str, *, partition: int = 0, **fields: Any) -> Record:
-        return self.record(Topic.ITEMS, item_id, {"item_id": item_id, "title": title, **fields}, partition=partition)
+    def item(self, item_id: str, title: str | None, *, partition: int = 0, **fields: Any) -> Record:
+        headers = fields.pop("headers", None)
+        value = None if title is None else {"item_id": item_id, "title": title, **fields}
+        return self.record(Topic.ITEMS, item_id, value, partition=partition, headers=headers)
 
     def event(self, event_id: str, user_id: str, kind: str, item_id: str | None = None, **fields: Any) -> Record:
         headers = fields.pop("headers", None)

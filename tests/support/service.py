@@ -86,16 +86,13 @@ class Service:
         for topic in (Topic.SIGNALS, Topic.REFRESHES):
             waiting = [message for message in self.publisher.sent if message.topic is topic]
             self.publisher.sent[:] = [message for message in self.publisher.sent if message.topic is not topic]
-            await self.worker.step(
-                [
-                    self.log.record(
-                        topic, (message.key or b"").decode(), message.value, partition=message.partition or 0
-                    )
-                    for message in waiting
-                ]
-            )
+            await self.worker.step([self._returned(message) for message in waiting])
         self.clock.at += 3.0
         await self.worker.maintain()
+
+    def _returned(self, message: Message) -> Record:
+        key, headers = (message.key or b"").decode(), dict(message.headers)
+        return self.log.record(message.topic, key, message.value, partition=message.partition or 0, headers=headers)
 
     async def state(self, user_id: str) -> UserState | None:
         """What is stored of a user."""

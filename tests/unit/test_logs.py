@@ -82,6 +82,20 @@ async def test_without_traces_the_context_of_a_record_goes_with_its_list() -> No
     assert set(await sent_headers(service)) == {"version"}
 
 
+async def test_a_list_that_an_item_caused_goes_on_with_the_items_trace() -> None:
+    service = await Service().open()
+    await service.feed(*(service.log.item(f"i{number}", f"steel tool number {number}") for number in range(12)))
+    await service.feed(service.log.user("ann", "green tea"))
+    await service.feed(service.log.item("new", "green tea", headers={"traceparent": PARENT}))
+    await service.settle()
+    assert service.lists()[-1]["trigger"]["kind"] == "item"
+    assert (await sent_headers(service))["traceparent"] == PARENT
+    await service.feed(service.log.item("new", None, headers={"traceparent": OTHER}))
+    await service.settle()
+    assert "new" not in [one["item_id"] for one in service.lists()[-1]["items"]]
+    assert (await sent_headers(service))["traceparent"] == OTHER, "one that leaves, too"
+
+
 async def test_a_span_continues_the_trace_and_is_named_in_the_list() -> None:
     from dataclasses import replace
 
