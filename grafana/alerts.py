@@ -42,7 +42,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert with the story in which it fires and the one in which it doesn't."""
+    """One alert with the story in which it fires and the one in which it doesn't; a second one for another group."""
 
     name: str
     severity: str
@@ -52,6 +52,8 @@ class Alert:
     meaning: str
     fires: Case
     quiet: Case
+    also: tuple[Case, ...] = ()
+    """Further stories in which it fires: each of `any_of` has one."""
 
     @property
     def expression(self) -> str:
@@ -106,6 +108,7 @@ ALERTS: Final = (
         "(over six hours) what the objective allows, and still is.",
         Case(_events("0+8x90", "0+10x90"), "70m"),
         Case(_events("0+999x90", "0+1000x90"), "70m"),
+        (Case(_events("0+92x420", "0+100x420"), "6h30m"),),
     ),
     Alert(
         "ColdstreamFreshnessBurnsSlowly", "ticket", "15m", (burn(3, "1d", "2h"), burn(1, "3d", "6h")),
@@ -113,6 +116,7 @@ ALERTS: Final = (
         "The error budget is spent faster than the days pass, too slowly to wake anybody.",
         Case(_events("0+96x200", "0+100x200"), "3h"),
         Case(_events("0+995x200", "0+1000x200"), "3h"),
+        (Case(_events("0+98x300", "0+100x300"), "5h"),),
     ),
     Alert(
         "ColdstreamLagGrows", "page", "10m",

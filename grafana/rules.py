@@ -35,8 +35,9 @@ def render_tests() -> str:
     tests = [
         _test(alert, case, fires=fires)
         for alert in ALERTS
-        for case, fires in ((alert.fires, True), (alert.quiet, False))
+        for case, fires in ((alert.fires, True), *((case, True) for case in alert.also), (alert.quiet, False))
     ]
+    tests.append(_recorded_test())
     return _dump({"rule_files": [RULES_FILE], "evaluation_interval": "1m", "tests": tests})
 
 
@@ -69,6 +70,30 @@ def _test(alert: Alert, case: Case, *, fires: bool) -> dict[str, Any]:
         "input_series": [{"series": series, "values": values} for series, values in case.series],
         "alert_rule_test": [
             {"eval_time": case.at, "alertname": alert.name, "exp_alerts": [expected] if fires else []},
+        ],
+    }
+
+
+def _recorded_test() -> dict[str, Any]:
+    """A thirtieth of the events is late for six hours, none after: each window tells it for as long as it reaches back."""
+    name = "coldstream_event_to_recommendation_seconds"
+    expected = {"6h": dict.fromkeys(WINDOWS, 0.0333), "9h": {"2h": 0.0, "6h": 0.0167},
+                "12h": {"6h": 0.0, "1d": 0.0167}, "30h": {**dict.fromkeys(WINDOWS, 0.0), "3d": 0.0067}}  # fmt: skip
+    return {
+        "name": "the recorded shares",
+        "interval": "1m",
+        "input_series": [
+            {"series": f'{name}_bucket{{le="0.1"}}', "values": "0+29x360 10470+30x1440"},
+            {"series": f"{name}_count", "values": "0+30x1801"},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": f"round({recorded(window)}, 0.0001)",
+                "eval_time": at,
+                "exp_samples": [{"labels": "{}", "value": value}],
+            }
+            for at, shares in expected.items()
+            for window, value in shares.items()
         ],
     }
 
