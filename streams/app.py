@@ -314,11 +314,14 @@ def _limits(settings: Settings) -> Limits:
         batch_size=settings.batch_size,
         items_share=settings.items_share,
         flush_seconds=settings.flush_seconds,
-        debezium=frozenset(
-            topic
-            for topic, shape in ((Topic.ITEMS, settings.items_format), (Topic.USERS, settings.users_format))
+        debezium={
+            topic: {str(field): column for field, column in columns.items()}
+            for topic, shape, columns in (
+                (Topic.ITEMS, settings.items_format, settings.items_columns),
+                (Topic.USERS, settings.users_format, settings.users_columns),
+            )
             if shape == "debezium"
-        ),
+        },
     )
 
 

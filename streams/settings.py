@@ -17,6 +17,10 @@ import msgspec
 from streams.errors import ConfigurationError
 
 PREFIX: Final = "COLDSTREAM_"
+ItemField = Literal[
+    "item_id", "title", "description", "categories", "price", "attributes", "available", "published_at", "expires_at"
+]
+UserField = Literal["user_id", "profile", "interests", "attributes", "blocked_items", "blocked_categories"]
 
 
 def _doc(text: str, **limits: Any) -> msgspec.Meta:
@@ -143,6 +147,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     items_format: Annotated[Literal["json", "debezium"], _doc("Shape of the records on `items`")] = "json"
     users_format: Annotated[Literal["json", "debezium"], _doc("Shape of the records on `users`")] = "json"
+    items_columns: Annotated[
+        dict[ItemField, str],
+        _doc('Columns of a change stream by field, where the names differ: {"item_id": "id", "title": "name"}'),
+    ] = {}
+    users_columns: Annotated[dict[UserField, str], _doc("The same for `users`")] = {}
     log_format: Annotated[Literal["text", "json"], _doc("Shape of log lines")] = "text"
     traces: Annotated[
         bool,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -25,6 +26,8 @@ from streams.wire import (
     to_rfc3339,
     to_seconds,
 )
+
+NO_CHANGES: Final[Mapping[Topic, Mapping[str, str]]] = {}
 
 log = logging.getLogger(__name__)
 
@@ -85,10 +88,13 @@ class RefreshInput:
 UserInput = EventInput | ProfileInput | RefreshInput
 
 
-def decode(record: Record, record_bytes: int, debezium: frozenset[Topic] = frozenset()) -> ItemInput | UserInput:
+def decode(
+    record: Record, record_bytes: int, debezium: Mapping[Topic, Mapping[str, str]] = NO_CHANGES
+) -> ItemInput | UserInput:
     """One record as an input. Raises `PoisonError`.
 
-    `record_bytes` is the largest record that is applied; `debezium` names the topics that carry change events.
+    `record_bytes` is the largest record that is applied; `debezium` has the topics that carry change events, with the
+    columns of other names than their fields.
     """
     if record.size_bytes > record_bytes:
         raise PoisonError("size", f"{record.size_bytes} bytes are more than the {record_bytes} that are applied")
@@ -104,7 +110,7 @@ def decode(record: Record, record_bytes: int, debezium: frozenset[Topic] = froze
     unchanged: frozenset[str] = frozenset()
     plain = record
     if record.topic in debezium:
-        change = read_change(record, "item_id" if record.topic is Topic.ITEMS else "user_id")
+        change = read_change(record, "item_id" if record.topic is Topic.ITEMS else "user_id", debezium[record.topic])
         plain, unchanged = as_plain(record, change), change.unchanged
     if record.topic is Topic.ITEMS:
         item = None if plain.value is None else decode_item(plain)

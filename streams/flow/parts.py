@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from streams.decide.arms import Arms
 from streams.decide.history import Bounds
@@ -63,7 +63,7 @@ class Limits:
     batch_size: int
     items_share: float
     flush_seconds: float
-    debezium: Mapping[Topic, Mapping[str, str]] = NO_CHANGES
+    debezium: Mapping[Topic, Mapping[str, str]] = field(default_factory=dict)
     """Topics that carry a database's change events, with the columns (by field) of other names than their fields."""
 
 

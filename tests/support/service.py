@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from encoder.hashing import HashingEncoder
@@ -62,9 +62,9 @@ class Service:
     def _make_worker(self) -> None:
         self.worker = Worker(self.setting, Buffer(records=100, bytes_=1 << 20), self.reports.append)
 
-    def use_debezium(self) -> None:
-        """Items and users carry change events from now on."""
-        limits = dataclasses.replace(self.setting.limits, debezium=frozenset({Topic.ITEMS, Topic.USERS}))
+    def use_debezium(self, columns: Mapping[Topic, Mapping[str, str]]) -> None:
+        """These topics carry change events from now on, with these columns by field."""
+        limits = dataclasses.replace(self.setting.limits, debezium=columns)
         self.setting = dataclasses.replace(self.setting, limits=limits)
         self._make_worker()
 
