@@ -6,19 +6,25 @@ Grafana itself is in no registry that is reached here, so it was not started; wh
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
 import re
 import shutil
 import subprocess
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from grafana.alerts import ALERTS
 from grafana.dashboards import DASHBOARDS
@@ -30,6 +36,7 @@ USERS, ITEMS = 400, 400
 PREFIX = "observed."
 VARIABLES = {"$instance": ".+", "$__rate_interval": "30s", "$__range": "5m"}
 ARMS = '{"plain": {"share": 0.5}, "bold": {"share": 0.5, "diversity": 0.8, "weights": {"popular": 0.5}}}'
+SAMPLED = 1
 WORDS = ("red", "blue", "bicycle", "tent", "novel", "cheese", "lamp", "garden", "winter", "jazz")
 
 
@@ -38,6 +45,11 @@ class Scene:
     prometheus: str
     worker: str
     environment: dict[str, str]
+    log: Path
+    spans: list[Any]
+    """What the collector was sent so far."""
+    lists: dict[str, tuple[dict[str, Any], dict[str, bytes]]]
+    """By trace id of the event: the list that answered it, and its headers."""
 
     def ask(self, expression: str) -> list[dict[str, Any]]:
         query = urllib.parse.urlencode({"query": expression})
@@ -52,10 +64,37 @@ class Scene:
         return [line for line in body.decode().splitlines() if line and not line.startswith("#")]
 
 
-async def load(kafka: str, prefix: str, seconds: float) -> None:
+@contextmanager
+def collector() -> Iterator[tuple[str, list[Any]]]:
+    """What takes spans as OTLP over HTTP: its address, and the spans."""
+    spans: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+            for group in ExportTraceServiceRequest.FromString(body).resource_spans:
+                spans.extend(span for scope in group.scope_spans for span in scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", spans
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+async def load(kafka: str, prefix: str, seconds: float) -> dict[str, tuple[dict[str, Any], dict[str, bytes]]]:
     """Everything that a metric counts: items, profiles, events of all kinds, repetitions, refusals, erasures.
 
-    Every third event is done to an item of the last list of its user, and names it, as a shop's page would.
+    Every third event is done to an item of the last list of its user, and names it, as a shop's page would. Every tenth
+    belongs to a trace. Returns the lists, with their headers, that go on with one, by the trace's id.
     """
     chance = random.Random(7)
     producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=2)
@@ -63,16 +102,22 @@ async def load(kafka: str, prefix: str, seconds: float) -> None:
     await producer.start()
     await consumer.start()
     lists: dict[str, dict[str, Any]] = {}
+    traced: dict[str, tuple[dict[str, Any], dict[str, bytes]]] = {}
 
     async def read() -> None:
         for messages in (await consumer.getmany()).values():
-            lists.update(
-                {one["user_id"]: one for one in (json.loads(found.value) for found in messages if found.value)}
-            )
+            for found in messages:
+                if found.value:
+                    one, headers = json.loads(found.value), dict(found.headers)
+                    lists[one["user_id"]] = one
+                    _, trace, _, flags = headers["traceparent"].decode().split("-")
+                    if int(flags, 16) & SAMPLED:
+                        traced[trace] = one, headers
 
-    async def send(topic: str, key: str, value: dict[str, Any] | bytes | None) -> None:
+    async def send(topic: str, key: str, value: dict[str, Any] | bytes | None, trace: str = "") -> None:
         body = json.dumps(value).encode() if isinstance(value, dict) else value
-        await producer.send(prefix + topic, body, key.encode())
+        headers = [("traceparent", f"00-{trace}-b7ad6b7169203331-01".encode())] if trace else []
+        await producer.send(prefix + topic, body, key.encode(), headers=headers)
 
     def item(number: int) -> dict[str, Any]:
         title = " ".join(chance.sample(WORDS, 3))
@@ -110,9 +155,10 @@ async def load(kafka: str, prefix: str, seconds: float) -> None:
                 event |= {"recommendation_id": shown["recommendation_id"], "item_id": shown["items"][place]["item_id"]}
             elif step % 20 == 0:
                 event |= {"recommendation_id": "a list of last year"}
-            await send("events", user, event)
+            await send("events", user, event, f"{step:032x}" if step % 10 == 0 else "")
             if step % 50 == 0:
                 await send("events", user, event)  # a duplicate
+                await send("events", user, event | {"event_id": f"bad{step}", "type": "stare"})
                 await send("events", user, b"{not json")
                 await send("items", f"i{ITEMS + step}", item(ITEMS + step))
                 await send("users", user, {"user_id": user, "profile": " ".join(chance.sample(WORDS, 2))})
@@ -121,6 +167,9 @@ async def load(kafka: str, prefix: str, seconds: float) -> None:
                 await send("items", f"i{step % ITEMS}", None)
             await asyncio.sleep(0.005)
         await producer.flush()
+        await asyncio.sleep(1.0)
+        await read()
+        return traced
     finally:
         await consumer.stop()
         await producer.stop()
@@ -132,7 +181,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory, kafka: Any) -> Iterator[Scen
     if program is None:
         pytest.skip("Prometheus is not installed: apt-get install prometheus")
     folder = tmp_path_factory.mktemp("scene")
-    environment = settings(kafka.servers, folder, flush_seconds="0.5", topic_prefix=PREFIX, arms=ARMS)
+    environment = settings(
+        kafka.servers, folder, flush_seconds="0.5", topic_prefix=PREFIX, arms=ARMS, traces="true", log_format="json",
+        log_level="DEBUG",
+    )  # fmt: skip
     created = run(environment, "topics", "create")
     assert created.returncode == 0, created.stderr
     address = environment["COLDSTREAM_HTTP"]
@@ -143,13 +195,18 @@ def scene(tmp_path_factory: pytest.TempPathFactory, kafka: Any) -> Iterator[Scen
     }
     (folder / "prometheus.yml").write_text(json.dumps(configuration))
     port = free_port()
-    with worker(environment, folder / "worker.log"), (folder / "prometheus.log").open("wb") as log:
+    with (
+        collector() as (otlp, spans),
+        worker(environment | {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp, "OTEL_BSP_SCHEDULE_DELAY": "500",
+                              "OTEL_TRACES_SAMPLER": "parentbased_always_off"}, folder / "worker.log"),
+        (folder / "prometheus.log").open("wb") as log,
+    ):  # fmt: skip
         prometheus = subprocess.Popen(
             [program, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}",
              f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log,
         )  # fmt: skip
         try:
-            asyncio.run(load(kafka.servers, PREFIX, LOAD_SECONDS))
+            lists = asyncio.run(load(kafka.servers, PREFIX, LOAD_SECONDS))
             for path in (
                 "/recommendations/u1",
                 "/items/i1/similar",
@@ -158,7 +215,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory, kafka: Any) -> Iterator[Scen
             ):
                 assert get(f"http://{address}{path}")[0] == 200
             time.sleep(3)
-            yield Scene(f"http://127.0.0.1:{port}", f"http://{address}", environment)
+            yield Scene(
+                f"http://127.0.0.1:{port}", f"http://{address}", environment, folder / "worker.log", spans, lists
+            )
         finally:
             prometheus.terminate()
             prometheus.wait(20)
@@ -227,3 +286,29 @@ def test_arms_are_compared_by_command(scene: Scene, asked: tuple[str, ...]) -> N
         assert 0 < arm["click_rate"]["low"] < arm["click_rate"]["rate"] < arm["click_rate"]["high"] < 1
     (compared,) = answer["differences"]
     assert compared["click_rate"]["low"] < compared["click_rate"]["difference"] < compared["click_rate"]["high"]
+
+
+def test_a_list_goes_on_with_the_trace_of_its_event_through_kafka(scene: Scene) -> None:
+    spans = {span.trace_id.hex(): span for span in scene.spans if span.name == "recommend"}
+    assert len(scene.lists) > 50
+    for trace, (recommendation, headers) in scene.lists.items():
+        span = spans[trace]
+        attributes = {one.key: one.value.string_value for one in span.attributes}
+        assert attributes["coldstream.recommendation_id"] == recommendation["recommendation_id"]
+        assert headers["traceparent"].decode().split("-")[1:3] == [trace, span.span_id.hex()]
+        assert span.parent_span_id.hex() == "b7ad6b7169203331"
+        assert recommendation["trigger"]["kind"] != "event" or attributes["coldstream.event_id"]
+        assert 0 < span.end_time_unix_nano - span.start_time_unix_nano < 60e9
+
+
+def test_log_lines_are_json_and_name_events_and_lists(scene: Scene) -> None:
+    lines = [json.loads(line) for line in scene.log.read_text(encoding="utf-8").splitlines()]
+    sent = {line["recommendation_id"]: line for line in lines if line["message"] == "list sent"}
+    for recommendation, _ in scene.lists.values():
+        line = sent[recommendation["recommendation_id"]]
+        assert line["arm"] == recommendation["arm"]
+        if recommendation["trigger"]["kind"] == "event":
+            assert line["event_id"] == recommendation["trigger"]["id"]
+    refused = [line for line in lines if line["message"].startswith("a record is refused: schema")]
+    assert refused
+    assert all(line["event_id"].startswith("bad") and line["topic"] == "events" for line in refused)
