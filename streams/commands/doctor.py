@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import fcntl
 import shutil
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,11 @@ NEWEST: Final = 50
 AHEAD_SECONDS: Final = 2.0
 PARTITIONER: Final = "use one partitioner in all producers: partitioner=murmur2_random in librdkafka and kcat"
 CLOCK: Final = "set the clock and let NTP keep it, here and on the brokers: freshness, expiry and erasure depend on it"
+RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu")
+TEXT: Final = "Gooseneck kettle for green tea, with a thermometer in its lid. kitchen, tea"
+TIMED: Final = 9
+SLOW_SECONDS: Final = 0.05
+"""A text that takes longer holds up every batch of events that has one."""
 UNSYNCHRONISED: Final = 5
 """What adjtimex(2) returns while nothing keeps the clock right (TIME_ERROR)."""
 
@@ -133,39 +139,15 @@ async def look_at_records(settings: Settings) -> list[Finding]:
 
 
 def check_index(settings: Settings) -> Iterator[Finding]:
-    """Whether the embedded index can be used, or the server is new enough."""
-    scheme, _, rest = settings.index.partition(":")
-    if scheme == "edge" and rest:
-        yield _look_at_edge(Path(rest))
-    else:
-        yield _look_at_server(settings)
-
-
-def _look_at_edge(folder: Path) -> Finding:
-    if not folder.exists():
-        return Finding("index", State.OK, f"{folder} will be made by the worker")
-    names = [entry.name for entry in folder.iterdir()]
-    if names and "lock" not in names:
-        return Finding("index", State.WRONG, f"{folder} holds other files", "name an empty folder in COLDSTREAM_INDEX")
-    if not names:
-        return Finding("index", State.OK, f"{folder} is empty")
-    with (folder / "lock").open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return Finding("index", State.OK, f"{folder} is in use by a worker")
-    return Finding("index", State.OK, f"{folder} is there, no worker uses it")
-
-
-def _look_at_server(settings: Settings) -> Finding:
+    """Whether the embedded index can be used, or the server answers, is new enough and has what we need."""
     from streams.errors import IndexUnavailableError
-    from streams.index.open import look_at_server
+    from streams.index.open import look
 
     try:
-        return Finding("index", State.OK, f"{asyncio.run(look_at_server(settings))} at {settings.index}")
+        yield Finding("index", State.OK, asyncio.run(look(settings)))
     except IndexUnavailableError as error:
         remedy = "set COLDSTREAM_INDEX to its REST port; gRPC is on the port after it, else add ?grpc_port=N"
-        return Finding("index", State.WRONG, str(error), remedy)
+        yield Finding("index", State.WRONG, str(error), remedy)
 
 
 def check_disk(settings: Settings) -> Iterator[Finding]:
@@ -184,18 +166,37 @@ def check_disk(settings: Settings) -> Iterator[Finding]:
 
 
 def check_encoder(settings: Settings) -> Iterator[Finding]:
-    """Whether the bundle opens, is whole, and runs where it should."""
+    """Whether one runtime is installed, the bundle opens and is whole, runs where it should, and how fast."""
     from encoder import open_bundle
 
+    both = [name for name in RUNTIMES if _is_installed(name)]
+    if len(both) > 1:
+        remedy = f"pip uninstall {' '.join(both)}, then install the extra cpu or the extra gpu, never both"
+        yield Finding("runtime", State.WRONG, f"{' and '.join(both)} are both installed, one over the other", remedy)
     encoder = open_bundle(
         Path(settings.bundle) if settings.bundle else None, provider=settings.provider, threads=settings.encoder_threads
     )
     yield Finding("bundle", State.OK, f"{encoder.name}, {encoder.dimension} numbers, hashes and golden vectors agree")
+    seconds = []
+    for number in range(TIMED):  # another text each time: what it met lately it remembers
+        started = time.perf_counter()
+        encoder.encode([f"{TEXT} {number}"])
+        seconds.append(time.perf_counter() - started)
+    seen = f"{encoder.provider}, {1000 * statistics.median(seconds):.1f} ms for a text of {len(TEXT.split()) + 1} words"
     if settings.provider == "auto" and encoder.provider == "cpu" and Path("/dev/nvidia0").exists():
         remedy = "install the extra gpu instead of cpu, or set COLDSTREAM_PROVIDER=cpu to say that it is meant"
-        yield Finding("provider", State.NOTE, "there is a GPU, and the encoder runs on the CPU", remedy)
+        yield Finding("provider", State.NOTE, f"there is a GPU, and the encoder runs on the CPU: {seen}", remedy)
+    elif statistics.median(seconds) > SLOW_SECONDS:
+        yield Finding("provider", State.NOTE, seen, "give the worker quicker cores, or COLDSTREAM_ENCODER_THREADS")
     else:
-        yield Finding("provider", State.OK, encoder.provider)
+        yield Finding("provider", State.OK, seen)
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def check_clock(now: float) -> Iterator[Finding]:

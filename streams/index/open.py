@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +35,34 @@ def open_index(settings: Settings) -> Index:
     )
 
 
-async def look_at_server(settings: Settings) -> str:
-    """What the Qdrant server of the settings has, in words; raises as `open_index` and, where it is away, as the port."""
-    from streams.index.server import look  # noqa: PLC0415
+async def look(settings: Settings) -> str:
+    """What there is at `settings.index`, in words; nothing is changed.
+
+    Raises as `open_index`, `ConfigurationError` for what no worker could use, and as the port for a server that is away.
+    """
+    scheme, _, rest = settings.index.partition(":")
+    if scheme == "edge" and rest:
+        return _look_at_edge(Path(rest))
+    from streams.index.server import look as look_at_server  # noqa: PLC0415
 
     client = _connect(settings, read_secret(settings.qdrant_api_key_file), _authorities(settings))
-    return await look(client, settings.topic_prefix)
+    return f"{await look_at_server(client, settings.topic_prefix)} at {settings.index}"
+
+
+def _look_at_edge(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder} will be made by the worker"
+    names = [entry.name for entry in folder.iterdir()]
+    if not names:
+        return f"{folder} is empty"
+    if "lock" not in names:
+        raise ConfigurationError(f"{folder} holds other files: name an empty folder in COLDSTREAM_INDEX")
+    with (folder / "lock").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return f"{folder} is in use by a worker"
+    return f"{folder} is there, no worker uses it"
 
 
 def _connect(settings: Settings, api_key: str | None, authorities: bytes | None) -> AsyncQdrantClient:

@@ -94,6 +94,9 @@ async def look(client: AsyncQdrantClient, prefix: str) -> str:
         async with mapped_errors("answer"):
             version = await check_version(client)
             known = {each.alias_name: each.collection_name for each in (await client.get_aliases()).aliases}
+            for alias in (f"{prefix}{collection}" for collection in Collection if f"{prefix}{collection}" in known):
+                if "version" not in (await client.get_collection(alias)).payload_schema:
+                    raise ConfigurationError(f"{alias} has no payload index on version: start a worker, which makes it")
             counts = [
                 f"{(await client.count(alias, exact=False)).count:,} {collection}"
                 for collection in Collection

@@ -31,9 +31,9 @@ def test_an_embedded_index(tmp_path):
         assert "in use by a worker" in only(doctor.check_index(settings)).seen
     (folder / "lock").unlink()
     (folder / "thesis.tex").touch()
-    finding = only(doctor.check_index(settings))
+    finding = only(doctor._guarded("index", lambda: doctor.check_index(settings)))
     assert finding.state is State.WRONG
-    assert "empty folder" in finding.remedy
+    assert "empty folder" in finding.seen
 
 
 @pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection:UserWarning")
@@ -53,6 +53,9 @@ async def test_a_server(tmp_path):
     await index.open(4)
     await index.close()
     assert "with 0 items, 0 users, 0 statistics" in (await look()).seen
+    index_on_version = front.held["users-1"].schema.pop("version")
+    assert "users has no payload index on version" in (await look()).seen
+    front.held["users-1"].schema["version"] = index_on_version
     front.version = "1.9.4"
     finding = await look()
     assert finding.state is State.WRONG
@@ -85,11 +88,22 @@ def test_the_clock(monkeypatch):
     assert only(doctor.check_clock(1_800_000_000.0)).state is State.NOTE
     monkeypatch.setattr(doctor, "_is_unsynchronised", lambda: False)
     assert only(doctor.check_clock(1_800_000_000.0)).state is State.OK
-    assert doctor._is_unsynchronised() is False
 
 
 def test_the_kernel_can_be_asked():
     assert doctor._is_unsynchronised() in (True, False)
+
+
+def test_the_encoder_is_timed_and_one_runtime_is_enough(monkeypatch):
+    bundle, provider = doctor.check_encoder(Settings())
+    assert (bundle.thing, bundle.state, provider.thing) == ("bundle", State.OK, "provider")
+    assert float(provider.seen.split(", ")[1].split(" ms")[0]) > 0
+    monkeypatch.setattr(doctor, "SLOW_SECONDS", 0.0)
+    assert list(doctor.check_encoder(Settings()))[1].state is State.NOTE
+    monkeypatch.setattr(doctor, "version", lambda name: "1.27.0")
+    runtime = next(doctor.check_encoder(Settings()))
+    assert (runtime.thing, runtime.state) == ("runtime", State.WRONG)
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in runtime.remedy
 
 
 def test_no_broker_is_wrong_and_says_what_to_do(monkeypatch, capsys, tmp_path):
