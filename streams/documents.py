@@ -164,14 +164,20 @@ def _message(topic: Topic) -> dict[str, Any]:
             "payload": {"description": "The original value, untouched; the key is the source's key"},
         }
     headers = {"schema": {"type": "string", "description": "Version of the value's schema; absent: 1", "const": "1"}}
-    if topic is not Topic.RECOMMENDATIONS:
+    required = []
+    if topic is Topic.RECOMMENDATIONS:
+        headers["version"] = {"type": "string", "description": "The user's version, of a null too: the greatest stands"}
+        required = ["version"]
+    else:
         headers["quiet"] = {"type": "string", "description": "Present: state changes, and nothing is emitted for it"}
     # By reference to the file beside it: the schema is written once.
-    schema = {"$ref": f"./{topic}.schema.json"}
+    schema: dict[str, Any] = {"$ref": f"./{topic}.schema.json"}
+    if topic in COMPACTED:
+        schema = {"oneOf": [schema, {"type": "null"}]}
     payload = {"schemaFormat": "application/schema+json;version=draft-2020-12", "schema": schema}
     return {
         "title": TOPIC_TYPES[topic].__name__,
-        "headers": {"type": "object", "properties": headers},
+        "headers": {"type": "object", "properties": headers, "required": required},
         "payload": payload,
         "bindings": {"kafka": {"key": {"type": "string", "description": KEYS[topic]}, "bindingVersion": "0.5.0"}},
     }

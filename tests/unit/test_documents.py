@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -77,6 +78,20 @@ def test_schema_and_decoder_agree(topic, value):
 def test_asyncapi_names_every_public_topic_and_only_existing_files():
     document = documents.asyncapi()
     assert set(document["channels"]) == {"items", "users", "events", "recommendations", "dead-letters"}
-    for message in document["components"]["messages"].values():
-        reference = message["payload"].get("schema", {}).get("$ref")
-        assert reference is None or (ROOT / "docs/schemas" / reference).is_file()
+    references = re.findall(r'"\$ref":"([^"]+)"', json.dumps(document, separators=(",", ":")))
+    assert {reference for reference in references if reference.startswith("./")} == {
+        f"./{topic}.schema.json" for topic in documents.TOPIC_TYPES
+    }
+    for reference in references:
+        path, _, pointer = reference.partition("#")
+        found = json.loads((ROOT / "docs/schemas" / path).read_text("utf-8")) if path else document
+        for name in pointer.split("/")[1:]:
+            found = found[name]
+
+
+def test_asyncapi_says_what_a_list_and_its_null_carry():
+    messages = documents.asyncapi()["components"]["messages"]
+    assert messages["recommendations"]["headers"]["required"] == ["version"]
+    for topic, message in messages.items():
+        may_be_null = {"type": "null"} in message["payload"].get("schema", {}).get("oneOf", ())
+        assert may_be_null == (topic in {"items", "users", "recommendations"})
