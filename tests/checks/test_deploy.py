@@ -125,6 +125,24 @@ def test_the_kustomization_names_every_manifest() -> None:
     assert set(kustomization()["resources"]) == there
 
 
+def test_the_kustomization_renders_and_settings_that_change_are_rolled_out() -> None:
+    program = shutil.which("kubectl")
+    if program is None:
+        pytest.skip("kubectl is not installed")
+    ran = subprocess.run([program, "kustomize", str(KUBERNETES)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    rendered = list(yaml.safe_load_all(ran.stdout))
+    assert len(rendered) == len(manifests()) + 1
+    (generated,) = (document for document in rendered if document["kind"] == "ConfigMap")
+    assert re.fullmatch(r"coldstream-settings-\w{10}", generated["metadata"]["name"])
+    for document in rendered:
+        if document["kind"] in {"StatefulSet", "Job"}:
+            (container,) = document["spec"]["template"]["spec"]["containers"]
+            assert container["image"] == "coldstream:cpu"
+            assert container["envFrom"] == [{"configMapRef": {"name": generated["metadata"]["name"]}}]
+            kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
+
+
 def test_pods_have_stable_names_probes_and_no_rights() -> None:
     pod = of_kind("StatefulSet")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
