@@ -45,6 +45,15 @@ def test_history_keeps_the_newest_by_event_time() -> None:
     assert [entry.item_id for entry in state.history] == ["i3", "i4", "i5"]
 
 
+@pytest.mark.parametrize("places", [((0, 5), (1, 3), (1, 4)), ((1, 3), (0, 5), (1, 4)), ((1, 3), (1, 4), (0, 5))])
+def test_events_of_one_moment_are_ordered_by_partition_and_offset(places: tuple[tuple[int, int], ...]) -> None:
+    state = UserState("u")
+    for partition, offset in places:
+        name = f"{partition}:{offset}"
+        state, _ = an_event(state, name, 7.0, offset, partition=partition, item=name, record_time=100)
+    assert [entry.item_id for entry in state.history] == ["0:5", "1:3", "1:4"]
+
+
 def test_exclusions_outlast_history_and_keep_the_newest_of_a_type() -> None:
     state, _ = an_event(UserState("u"), "p", 1, 0, item="bought", kind=EventType.PURCHASE)
     for offset in range(1, 6):

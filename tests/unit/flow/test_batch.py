@@ -167,6 +167,27 @@ async def test_quiet_records_change_state_and_emit_nothing(service: Service) -> 
     assert [message.topic for message in messages] == [Topic.SIGNALS]
 
 
+async def test_quiet_items_come_and_go_without_a_word(service: Service) -> None:
+    await service.feed(service.log.user("ann", "hand tools such as a saw or a hammer"))
+    quiet = {"quiet": b"1"}
+    assert await service.feed(service.log.item("plane", "hand plane, hammer and saw tools set", headers=quiet)) == []
+    assert await service.feed(service.log.record(Topic.ITEMS, "saw", None, headers=quiet)) == []
+    await service.feed(service.log.event("e1", "ann", "view", "drill"))
+    assert "plane" in ids(service.lists()[-1])
+    assert "saw" not in ids(service.lists()[-1])
+
+
+async def test_a_late_event_lands_where_it_belongs_and_the_purchase_is_excluded_for_good(service: Service) -> None:
+    now = service.clock.at
+    await service.feed(service.log.event("new", "bob", "view", "sencha", timestamp=now - 10))
+    await service.feed(service.log.event("old", "bob", "purchase", "hammer", timestamp=now - 90 * 86_400))
+    await service.feed(*(service.log.event(f"e{n}", "bob", "view", "saw", timestamp=now - 5) for n in range(50)))
+    state = await service.state("bob")
+    assert state is not None
+    assert [one.item_id for one in state.history] == ["saw"] * 50, "the newest by their own time"
+    assert "hammer" not in ids(service.lists()[-1])
+
+
 async def test_a_new_item_reaches_the_user_whom_it_fits_without_an_event(service: Service) -> None:
     await service.feed(service.log.user("ann", "hand tools such as a saw or a hammer"))
     await service.feed(service.log.item("plane", "hand plane, hammer and saw tools set"))
