@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from html.parser import HTMLParser
@@ -67,14 +68,13 @@ def read_google_merchant(rows: Iterable[Row]) -> Iterator[Row]:
             part.strip() for text in texts for part in reversed(text.split(">")) if not part.strip().isdigit()
         ]
         on_sale = "sale_price" in row and "sale_price_effective_date" not in row  # else who knows when it is read
-        price = str(row["sale_price"] if on_sale else row.get("price", "")).replace(",", ".").split()
         expires = row.get("expiration_date")
         yield _prune({
             "item_id": row["id"],
             "title": to_text(row.get("title", "")),
             "description": to_text(row.get("description", "")),
             "categories": list(dict.fromkeys(categories)),
-            "price": next(map(float, filter(_is_number, price)), None),
+            "price": _to_price(str(row["sale_price"] if on_sale else row.get("price", ""))),
             "attributes": _prune({
                 name: row.get(name)
                 for name in ("brand", "color", "size", "gender", "age_group", "material", "pattern", "condition")
@@ -83,6 +83,8 @@ def read_google_merchant(rows: Iterable[Row]) -> Iterator[Row]:
             "expires_at": _to_time(expires) if expires else None,
         })  # fmt: skip
 
+
+_AMOUNT: Final = re.compile(r"\d+(?:[.,]\d+)*")
 
 SHAPES: Final[dict[str, Callable[[Iterable[Row]], Iterator[Row]]]] = {
     "shopify": read_shopify,
@@ -97,6 +99,18 @@ def _prune(row: Row) -> Row:
 
 def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdigit()
+
+
+def _to_price(text: str) -> float | None:
+    """The amount in `15.00 USD`, which is how Google asks for it, and in `USD 1,299.00`, `1.299,00 EUR`, `15,00 EUR`."""
+    found = _AMOUNT.search(text)
+    if found is None:
+        return None
+    signs = [sign for sign in found[0] if sign in ".,"]
+    whole, _, rest = found[0].rpartition(signs[-1]) if signs else (found[0], "", "")
+    if signs.count(signs[-1] if signs else "") > 1 or (signs == [","] and len(rest) == 3):  # 1,299 USD
+        whole, rest = whole + rest, ""
+    return float(f"{whole.replace('.', '').replace(',', '')}.{rest or 0}")
 
 
 def _to_time(text: str) -> str:

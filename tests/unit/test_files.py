@@ -163,6 +163,37 @@ def test_a_sale_that_ends_is_no_price():
     assert [item["price"] for item in read_google_merchant([row])] == [30.0]
 
 
+@pytest.mark.parametrize(
+    ("price", "amount"),
+    [
+        ("15.00 USD", 15.0), ("15,00 EUR", 15.0), ("1,299.00 USD", 1299.0), ("1.299,50 EUR", 1299.5), ("1,299 USD", 1299.0),
+        ("1,234,567 JPY", 1234567.0), ("1.250 KWD", 1.25), ("USD 15", 15.0), ("15.00USD", 15.0), ("free", None),
+    ],
+)  # fmt: skip
+def test_prices_are_read_as_they_are_written(price, amount):
+    (item,) = read_google_merchant([{"id": "1", "price": price}])
+    assert item.get("price") == amount
+
+
+ATOM = """\
+<?xml version="1.0"?>
+<feed xmlns="http://www.w3.org/2005/Atom" xmlns:g="http://base.google.com/ns/1.0"><title>Online store</title><entry>
+<g:id>TV_123456</g:id><g:title>22" LED TV</g:title><g:description>Stunning picture</g:description>
+<g:condition>used</g:condition><g:availability>in stock</g:availability><g:price>159.00 USD</g:price>
+<g:shipping><g:country>US</g:country><g:service>Standard</g:service><g:price>14.95 USD</g:price></g:shipping>
+<g:product_type>Electronics &gt; TVs</g:product_type></entry></feed>
+"""
+
+
+def test_what_an_entry_costs_is_not_what_its_shipping_costs(tmp_path):
+    assert list(read_google_merchant(rows_of(tmp_path, ATOM))) == [
+        {
+            "item_id": "TV_123456", "title": '22" LED TV', "description": "Stunning picture",
+            "categories": ["TVs", "Electronics"], "price": 159.0, "attributes": {"condition": "used"}, "available": True,
+        }
+    ]  # fmt: skip
+
+
 def test_html_becomes_text_and_text_stays():
     assert to_text("a<br>b<ul><li>c</li><li>d</li></ul><style>e</style>&nbsp;f") == "a b c d f"
     assert to_text("1 < 2 & 3 > 2") == "1 < 2 & 3 > 2"
