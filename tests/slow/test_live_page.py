@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from playwright import async_api as api
 
 from streams.demo.helpers import Helpers, find_port
 from streams.demo.run import start_broker
@@ -17,8 +19,6 @@ from streams.errors import ColdstreamError
 from streams.kafka.publisher import KafkaPublisher
 from streams.settings import Settings
 from streams.values import Message, Topic
-
-api = pytest.importorskip("playwright.async_api", reason="pip install playwright")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = "<img src=x onerror=\"document.title='owned'\">"
@@ -28,7 +28,7 @@ TITLES = {
     "stove": ("Gas stove for camping", ["Outdoor"]), "map": ("Map of Alpine huts and trails", ["Outdoor"]),
     "pan": ("Cast iron frying pan", ["Kitchen"]), "knife": ("Japanese chef's knife", ["Kitchen"]),
     "wok": ("Carbon steel wok", ["Kitchen"]), "mixer": ("Stand mixer with dough hook", ["Kitchen"]),
-    "board": ("Walnut cutting board", ["Kitchen"]), "evil": (EVIL, ["Kitchen"]),
+    "board": ("Walnut cutting board", ["Kitchen"]), "kettle": ("Enamel kettle", ["Kitchen"]),
 }  # fmt: skip
 
 
@@ -117,8 +117,30 @@ async def test_a_click_changes_a_list_on_the_screen_within_a_second(worker, brow
     await api.expect(page.locator("#list-note")).to_contain_text("after the event")
     await api.expect(page.locator("#history li").first).to_contain_text("like: Cast iron frying pan")
 
+    # A click in the list names the list, and leaves the keyboard where it was.
+    before = await order(page)
+    await page.locator(f"#list li[data-item='{before[3]}'] button[data-act^=like]").focus()
+    await page.keyboard.press("Enter")
+    await api.expect(page.locator("#act-note")).to_contain_text(f"like of {TITLES[before[3]][0]} published")
+    await api.expect(page.locator("#history li")).to_have_count(3)
+    assert await page.evaluate("document.activeElement.dataset.act") == f"like {before[3]}"
+    before = await order(page)
+    await page.locator(f"#list li[data-item='{before[0]}'] button[data-act^=purchase]").focus()
+    started = time.monotonic()
+    await page.keyboard.press("Enter")
+    await page.wait_for_function(
+        "before => before !== JSON.stringify([...document.querySelectorAll('#list li')].map(one => one.dataset.item))",
+        arg=json.dumps(before, separators=(",", ":")), timeout=5_000,
+    )  # fmt: skip
+    assert time.monotonic() - started < 1.0
+    assert before[0] not in await order(page), "what was bought is not recommended"
+    assert await page.evaluate("document.activeElement.id") == "user-panel", "its button is gone"
+    joined = await attributed(page, worker)
+    assert (joined["like"], joined["purchase"]) == (1, 1)
+    assert await page.locator("#spark path").get_attribute("d")
+
     # A new item reaches the catalogue; markup in a title is text.
-    await page.fill("#item-form input[name=title]", "Copper saucepan")
+    await page.fill("#item-form input[name=title]", EVIL)
     await page.fill("#item-form input[name=categories]", "Kitchen")
     await page.get_by_role("button", name="Publish").click()
     await api.expect(page.locator("#item-note")).to_contain_text("published as live-")
@@ -128,23 +150,38 @@ async def test_a_click_changes_a_list_on_the_screen_within_a_second(worker, brow
     assert await page.title() == "Coldstream"
     assert await page.locator("#found img").count() == 0
     assert wrong == []
-    await save_pictures(browser, worker)
+
+
+async def attributed(page, worker) -> dict[str, float]:
+    """Events that were joined with the list they named, by type."""
+    text = await (await page.request.get(f"{worker}/metrics")).text()
+    found = re.findall(r'coldstream_attributed_events_total{found="listed",type="(\w+)"} ([0-9.]+)', text)
+    return {kind: float(count) for kind, count in found}
 
 
 async def order(page):
     return await page.eval_on_selector_all("#list li", "lines => lines.map(line => line.dataset.item)")
 
 
-async def save_pictures(browser, worker) -> None:
-    """For the documentation, where COLDSTREAM_PICTURES names a folder."""
-    folder = os.environ.get("COLDSTREAM_PICTURES")
-    for scheme in ("light", "dark") if folder else ():
-        page = await browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
-        await page.goto(f"{worker}/?user=anna")
-        await page.fill("#search", "walking in the mountains")
-        await page.keyboard.press("Enter")
-        await page.wait_for_timeout(2_000)
-        await page.screenshot(path=Path(folder) / f"live-page-{scheme}.png")
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@pytest.mark.skipif(not os.environ.get("COLDSTREAM_PICTURES"), reason="COLDSTREAM_PICTURES names no folder")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_pictures_for_the_documentation(worker, browser, scheme):
+    page = await browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme=scheme)
+    await page.goto(f"{worker}/?user=anna")
+    await api.expect(page.locator("#health")).to_have_text("ready", timeout=20_000)
+    await page.fill("#search", "walking in the mountains")
+    await page.keyboard.press("Enter")
+    chosen = [*TITLES]
+    for number in range(24):
+        user = ("boris", "anna", "clara", "deniz", "emil")[number % 5]
+        item = chosen[(number * 5) % 6] if user == "anna" else chosen[(number * 7) % len(chosen)]
+        event = {"user_id": user, "type": ("view", "like", "purchase")[number % 3], "item_id": item}
+        await page.evaluate("event => publish('events', event)", event)
+        await page.wait_for_timeout(400)
+    await page.evaluate("document.activeElement.blur()")
+    await page.wait_for_timeout(1_500)
+    await page.screenshot(path=Path(os.environ["COLDSTREAM_PICTURES"]) / f"live-page-{scheme}.png")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")

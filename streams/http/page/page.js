@@ -1,8 +1,9 @@
 "use strict";
 // Everything that is shown came from outside: it is only ever set as text, never as markup.
 
-const SPARK_POINTS = 120;
+const SPARK_SECONDS = 120;
 const STREAM_LINES = 12;
+const PARTS = ["history", "similar_users", "profile", "wish", "popular", "new"];
 const state = { user: "", writes: false, paused: false, source: null, titles: new Map(), delivered: [], spark: [], shown: [] };
 const at = (id) => document.getElementById(id);
 
@@ -74,18 +75,20 @@ function hear(tick) {
   const span = Math.max(tick.at - state.delivered[0][0], 1);
   at("rate").textContent = (state.delivered.reduce((sum, [, count]) => sum + count, 0) / span).toFixed(1);
   for (const happening of tick.lists) {
-    if (happening.milliseconds !== null) showLatency(happening.milliseconds);
+    if (happening.milliseconds !== null) state.spark.push([tick.at, happening.milliseconds]);
     if (happening.recommendation.user_id === state.user) showList(happening.recommendation, happening.milliseconds);
   }
+  showLatency(tick.at);
   if (!state.paused) showStream(tick.lists);
 }
 
-function showLatency(milliseconds) {
-  at("latency").textContent = milliseconds.toFixed(milliseconds < 10 ? 1 : 0);
-  state.spark = [...state.spark, milliseconds].slice(-SPARK_POINTS);
-  const top = Math.max(...state.spark, 1);
-  const points = state.spark.map((value, index) => `${(index * 240) / (SPARK_POINTS - 1)},${(38 - (36 * value) / top).toFixed(1)}`);
-  document.querySelector("#spark path").setAttribute("d", `M${points.join("L")}`);
+function showLatency(now) {
+  state.spark = state.spark.filter(([then]) => then > now - SPARK_SECONDS);
+  const values = state.spark.map(([, milliseconds]) => milliseconds);
+  if (values.length) at("latency").textContent = values[values.length - 1].toFixed(values[values.length - 1] < 10 ? 1 : 0);
+  const top = Math.max(...values, 1);
+  const points = state.spark.map(([then, value]) => `${(240 - ((now - then) * 240) / SPARK_SECONDS).toFixed(1)},${(38 - (36 * value) / top).toFixed(1)}`);
+  document.querySelector("#spark path").setAttribute("d", points.length ? `M${points.join("L")}h.01` : "");
   at("spark-top").textContent = top.toFixed(0);
 }
 
@@ -125,13 +128,24 @@ async function follow(user) {
 }
 
 function showList(list, milliseconds) {
+  const held = document.activeElement.closest("#list li") && document.activeElement.dataset.act;
   const places = list.items.map((item) => {
     const line = make("li", undefined, state.shown.length && !state.shown.includes(item.item_id) ? "changed" : "");
     line.dataset.item = item.item_id;
-    line.append(make("span", item.rank, "dull"), make("span", title(item.item_id)), showParts(item), make("span", item.reason.text, "why"));
+    const doing = (type, text) => {
+      const made = button(text, `${type} ${title(item.item_id)} from the list`, () => act(type, item, list.recommendation_id));
+      made.dataset.act = `${type} ${item.item_id}`;
+      return made;
+    };
+    const acts = make("span", undefined, "acts");
+    if (state.writes) acts.append(doing("like", "like"), doing("purchase", "buy"), doing("dislike", "dislike"));
+    const name = state.writes ? doing("click", title(item.item_id)) : make("span", title(item.item_id));
+    name.className = "name";
+    line.append(make("span", item.rank, "dull"), name, showParts(item), make("span", item.reason.text, "why"), acts);
     return line;
   });
   at("list").replaceChildren(...places);
+  if (held) ([...at("list").querySelectorAll("button")].find((one) => one.dataset.act === held) || at("user-panel")).focus();
   state.shown = list.items.map((item) => item.item_id);
   const cause = list.trigger.kind === "request" ? "as it would be now" : `after the ${list.trigger.kind} at ${list.generated_at.slice(11, 19)}`;
   at("list-note").textContent = `${list.strategy}, ${cause}${milliseconds === null ? "" : `, in ${milliseconds.toFixed(0)} ms`}`;
@@ -143,7 +157,7 @@ function showParts(item) {
   const parts = Object.entries(item.parts).sort((one, other) => Math.abs(other[1]) - Math.abs(one[1]));
   const whole = parts.reduce((sum, [, value]) => sum + Math.abs(value), 0) || 1;
   for (const [name, value] of parts) {
-    const piece = make("span", undefined, value < 0 ? "against" : "");
+    const piece = make("span", undefined, `${PARTS.includes(name) ? `part-${name}` : "part-other"}${value < 0 ? " against" : ""}`);
     piece.style.flexGrow = (Math.abs(value) / whole).toFixed(3);
     piece.title = `${name} ${value.toFixed(3)}`;
     bar.append(piece);
@@ -207,13 +221,15 @@ async function showSimilar(id, name) {
   }
 }
 
-async function act(type, item) {
+async function act(type, item, list) {
+  const note = at(list ? "act-note" : "search-note");
   try {
     if (!state.user) throw new Error("follow a user first: the event is theirs");
-    await publish("events", { user_id: state.user, type, item_id: item.item_id });
-    at("search-note").textContent = `${type} of ${item.title} published for user ${state.user}`;
+    const from = list ? { recommendation_id: list } : {};
+    await publish("events", { user_id: state.user, type, item_id: item.item_id, ...from });
+    note.textContent = `${type} of ${title(item.item_id)} published for user ${state.user}`;
   } catch (error) {
-    at("search-note").textContent = error.message;
+    note.textContent = error.message;
   }
 }
 
@@ -252,6 +268,7 @@ async function start() {
     at("pause").setAttribute("aria-pressed", String(state.paused));
     at("pause").textContent = state.paused ? "Go on" : "Pause";
   });
+  for (const name of PARTS) at("legend").append(make("li", name.replace("_", " "), `part-${name}`));
   connect();
   readMetrics();
   setInterval(readMetrics, 3000);

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from streams.decide.arms import PARTS
 from streams.errors import PoisonError
 from streams.http import live
 from streams.http.live import MOST_WATCHERS, SHOWN_AT_ONCE, Feed, parse_value
@@ -147,6 +148,16 @@ def test_the_page_never_writes_markup_from_data():
     script = (Path(live.__file__).parent / "page/page.js").read_text()
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert way not in script
+
+
+def test_the_page_has_a_colour_for_each_part_of_a_score():
+    page = Path(live.__file__).parent / "page"
+    (listed,) = re.findall(r"const PARTS = (\[.*\]);", (page / "page.js").read_text())
+    assert sorted(json.loads(listed)) == sorted(PARTS)
+    style = (page / "page.css").read_text()
+    for part in PARTS:
+        (colour,) = re.findall(rf"\.part-{part} {{ --part: var\((--\w+)\); }}", style)
+        assert len(re.findall(rf"{colour}: #", style)) == 2, "in light and in dark"
 
 
 def test_a_tick_is_small_enough_for_a_second_of_a_fast_stream():
