@@ -21,11 +21,12 @@ listeners=SASL_SSL://127.0.0.1:${PORT},CONTROLLER://127.0.0.1:${CONTROLLER_PORT}
 advertised.listeners=SASL_SSL://127.0.0.1:${PORT}
 listener.security.protocol.map=SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=SASL_SSL
-sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
+sasl.enabled.mechanisms=SCRAM-SHA-512,SCRAM-SHA-256,PLAIN
 sasl.mechanism.inter.broker.protocol=PLAIN
 listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required\
  username="admin" password="x" user_admin="x" user_bob="plain-secret";
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 ssl.keystore.type=PEM
 ssl.keystore.location={folder}/both.pem
 ssl.truststore.type=PEM
@@ -49,8 +50,9 @@ def secured(tmp_path_factory):
     (folder / "properties").write_text(SECURED.replace("{folder}", str(folder)))
     (folder / "ana").write_text("secret\n")
     (folder / "bob").write_text("plain-secret\n")
-    added = "--format-arg=SCRAM-SHA-512=[name=ana,password=secret]"
-    arguments = ("--config", str(folder / "properties"), "--format-arg=--add-scram", added)
+    arguments = ["--config", str(folder / "properties")]
+    for mechanism in ("SCRAM-SHA-512", "SCRAM-SHA-256"):
+        arguments += ["--format-arg=--add-scram", f"--format-arg={mechanism}=[name=ana,password=secret]"]
     with ApacheKafka(folder / "cluster", *arguments) as program:
         yield Settings(
             kafka=program.servers, kafka_security_protocol="SASL_SSL", kafka_sasl_mechanism="SCRAM-SHA-512",
@@ -79,8 +81,9 @@ async def test_every_client_gets_in_by_scram_and_by_plain(secured, tmp_path):
         secured, kafka_sasl_mechanism="PLAIN", kafka_sasl_username="bob",
         kafka_sasl_password_file=secured.kafka_sasl_password_file.replace("ana", "bob"),
     )  # fmt: skip
+    shorter = msgspec.structs.replace(secured, kafka_sasl_mechanism="SCRAM-SHA-256")
     await create_topics(secured)
-    for count, settings in enumerate((secured, plain), start=1):
+    for count, settings in enumerate((secured, shorter, plain), start=1):
         publisher = KafkaPublisher(settings)
         await publisher.start()
         await publisher.send([Message(Topic.EVENTS, b"k", b"v")])
@@ -89,7 +92,7 @@ async def test_every_client_gets_in_by_scram_and_by_plain(secured, tmp_path):
     intake = Intake()
     consumer = KafkaConsumer(secured)
     await consumer.start(intake)
-    await eventually(lambda: len(intake.records) == 2)
+    await eventually(lambda: len(intake.records) == 3)
     await consumer.stop()
 
 

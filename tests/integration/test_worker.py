@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from streams.settings import Settings
@@ -186,6 +187,28 @@ async def test_a_dead_letter_is_mended_and_replayed(site):
     assert site.run("dead-letters", "replay", listed["id"], "--value", str(mended)) == [{"replayed": 1}]
     lists = await consume(site.settings, "recommendations", lambda all_: bool(_shown(all_, "gus")))
     assert _shown(lists, "gus")[-1]["trigger"]["id"] == "g1"
+
+
+def test_every_route_of_the_document_answers_what_it_promises(site):
+    document = site.ask("/openapi.json")
+    examples = {"{user}": "gus", "{id}": "saw1"}
+    questions = {"/items": "?query=saw", "/recommendations/{user}": "?limit=3&category=tools&exclude=saw2&query=a+saw"}
+    for path, operations in document["paths"].items():
+        url = path + questions.get(path, "")
+        for variable, example in examples.items():
+            url = url.replace(variable, example)
+        status, body = worker_process.get(f"http://{site.environment['COLDSTREAM_HTTP']}{url}")
+        assert status == 200, (url, body)
+        ((kind, content),) = operations["get"]["responses"]["200"]["content"].items()
+        answer = json.loads(body) if kind == "application/json" else body.decode()
+        schema = {**content["schema"], "components": document["components"]}
+        jsonschema.Draft202012Validator(schema).validate(answer)
+        if path == "/recommendations/{user}":
+            shown = [item["item_id"] for item in answer["items"]]
+            assert len(shown) == 3
+            assert "saw2" not in shown
+    assert site.ask("/items/nothing/similar", 404)["error"]
+    assert site.ask("/recommendations/gus?limit=0", 400)["error"]
 
 
 def test_commands_ask_the_worker(site):
