@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import compose_spec
@@ -73,6 +75,31 @@ def test_compose_services_say_when_they_are_well_and_keep_what_they_hold() -> No
             source = volume.split(":")[0]
             assert source in document["volumes"] or (ROOT / source).exists(), f"{name} mounts {source}"
     assert document["services"]["demo"]["profiles"] == ["demo"]
+
+
+@pytest.mark.parametrize(("status", "well"), [(200, True), (503, False)])
+def test_health_checks_tell_a_worker_that_is_well(status: int, *, well: bool) -> None:
+    asked: list[str] = []
+
+    class Worker(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    kind, program, *arguments = compose()["services"]["worker"]["healthcheck"]["test"]
+    (in_image,) = re.findall(r"HEALTHCHECK .*?CMD (\[.*?\])\n", (ROOT / "Dockerfile").read_text("utf-8"), re.DOTALL)
+    assert (kind, program) == ("CMD", "python")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Worker) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        for command in (arguments, json.loads(in_image)[1:]):
+            moved = [argument.replace("9464", str(server.server_port)) for argument in command]
+            ran = subprocess.run([sys.executable, *moved], capture_output=True, check=False, timeout=20)
+            assert (ran.returncode == 0) is well, ran.stderr
+        server.shutdown()
+    assert asked == ["/readyz", "/healthz"]
 
 
 def test_every_setting_that_is_set_exists() -> None:
