@@ -90,7 +90,8 @@ class Demonstration:
     async def _publish(self, publisher: KafkaPublisher, settings: Settings, helpers: Helpers) -> None:
         await self._publish_catalogue(publisher)
         await self._await_worker(settings, helpers)
-        self.status.what = "replaying"
+        self.status.page = f"http://{settings.http}"
+        self.status.what = f"replaying; the live page is {self.status.page}"
         self.status.replay_at = time.monotonic()
         await self._replay(publisher, helpers)
         self.status.what = "waiting for the last lists"

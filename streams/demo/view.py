@@ -53,6 +53,8 @@ class Status:
     replay_at: float | None = None
     late_published_at: float | None = None
     done: bool = False
+    page: str = ""
+    """Address of the worker's live page, once there is one."""
 
 
 class View:
@@ -130,7 +132,8 @@ class View:
         counts.append(" ".join(f"{name} {value:,.0f}" for name, value in latency.items()) or "–", "bold").append(" ms")
         trend = Text("p50 by second ", DULL).append(self._spark(width - 18), ACCENT)
         lines = Group(*(self._fit(line) for line in (counts, trend, self._rates())))
-        return Panel(lines, box=box.ROUNDED, border_style=DULL, width=width)
+        page = Text(f"live page {self.status.page}", DULL) if self.status.page and not self.status.done else None
+        return Panel(lines, box=box.ROUNDED, border_style=DULL, width=width, subtitle=page, subtitle_align="right")
 
     def _rates(self) -> Text:
         tally = self.tally

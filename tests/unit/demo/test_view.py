@@ -73,6 +73,13 @@ def test_text_from_outside_can_neither_steer_the_terminal_nor_be_markup(view):
     assert "\u202e" not in text
 
 
+def test_the_live_page_is_named_while_there_is_one(view):
+    view.status.page = "http://127.0.0.1:54321"
+    assert "live page http://127.0.0.1:54321" in render(view, 60, 16)
+    view.status.done = True
+    assert "live page" not in render(view, 60, 16)
+
+
 def test_an_empty_run_can_be_shown():
     text = render(View(Plan((), (), 0, (), ()), Tally(), Status("x", "starting")), 80, 24)
     assert "starting …" in text
