@@ -16,7 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from streams.errors import PoisonError
 from streams.flow.decoded import bury
 from streams.values import Record, Topic
-from streams.wire import to_rfc3339
+from streams.wire import decode_item, to_rfc3339
 from tests.support.kafka import ROOT, consume, producing
 
 PROGRAM = [sys.executable, "-m", "streams.commands.main"]
@@ -96,6 +96,30 @@ async def test_files_are_published_with_keys_ids_and_headers(run, settings, tmp_
         b'{"item_id":"a","title":"Hut","price":2.5}',
         None,
     ]
+
+
+SHOPIFY = b"""\
+Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Variant Price,Status
+hut,Hut,<p>Warm</p>,Alm,Hat,"wool, warm",true,Size,S,30.00,active
+hut,,,,,,,,L,25.5,
+stick,Stick,,Alm,,,true,Title,Default Title,9,draft
+"""
+MERCHANT = b"id\ttitle\tprice\tavailability\tproduct type\nrope\tRope\t9.50 EUR\tout_of_stock\tTools > Ropes\n"
+
+
+async def test_exports_of_shops_become_items_by_name_alone(run, settings):
+    for shape, given in (("shopify", SHOPIFY), ("google-merchant", MERCHANT)):
+        status, _, err = await run("publish", "items", "-", "--as", shape, given=given)
+        assert status == 0, err
+    records = await consume(settings, "items", lambda records: len(records) == 3)
+    items = {item.item_id: item for item in map(decode_item, records)}
+    assert {name: (item.title, item.price, item.available) for name, item in items.items()} == {
+        "hut": ("Hut", 25.5, True), "stick": ("Stick", 9.0, False), "rope": ("Rope", 9.5, False),
+    }  # fmt: skip
+    assert (items["hut"].description, items["rope"].categories) == ("Warm", ("Ropes", "Tools"))
+    status, out, err = await run("publish", "items", "-", "--as", "shopify", given=b"sku,name\n1,Hut\n")
+    assert (status, out) == (1, "")
+    assert "no Shopify product export" in err
 
 
 @pytest.mark.parametrize(
