@@ -23,9 +23,10 @@ Examples:  coldstream watch
            coldstream watch --from-start --json | jq .items[0].item_id
 """
 READ_SECONDS: Final = 0.5
-SHOWN: Final = 3
-"""Items of a list that stand in its line; a user that was asked for gets a table of all."""
-TITLE_WIDTH: Final = 32
+SHOWN: Final = 5
+"""Items of a list that stand in its line at most, as far as they fit; a user that was asked for gets a table of all."""
+COLUMNS: Final = (12, 14, 9, 7)
+SMALLEST_ROOM: Final = 20
 
 
 @click.command("watch", epilog=EXAMPLES)
@@ -88,7 +89,8 @@ async def _show(settings: Settings, following: AsyncIterator[Record], *, whole: 
         async for record in following:
             recommendation = _decode(record)
             if recommendation is not None:
-                console.print(_table(recommendation, titles) if whole else _line(recommendation, titles))
+                room = console.width - sum(COLUMNS) - len(COLUMNS)
+                console.print(_table(recommendation, titles) if whole else _line(recommendation, titles, room))
             elif record.value is None:
                 from streams.commands.output import clean
 
@@ -135,19 +137,23 @@ def _decode(record: Record) -> Recommendation | None:
         return None
 
 
-def _line(recommendation: Recommendation, titles: dict[str, str]) -> RenderableType:
+def _line(recommendation: Recommendation, titles: dict[str, str], room: int) -> RenderableType:
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     from streams.commands.output import clean, shorten
 
     table = Table.grid(padding=(0, 1), expand=True)
-    for width in (12, 14, 9, 7):
+    for width in COLUMNS:
         table.add_column(width=width, no_wrap=True)
     table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    items = " · ".join(
-        shorten(titles.get(item.item_id, item.item_id), TITLE_WIDTH) for item in recommendation.items[:SHOWN]
-    )
+    names = [clean(titles.get(item.item_id, item.item_id)) for item in recommendation.items[:SHOWN]]
+    items = shorten(names[0], max(room, SMALLEST_ROOM)) if names else ""
+    for name in names[1:]:
+        if cell_len(f"{items} · {name}") > room:
+            break
+        items += f" · {name}"
     table.add_row(
         Text(clean(recommendation.generated_at[11:23]), "bright_black"),
         Text(shorten(recommendation.user_id, 14), "bold"),

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import io
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.commands.output import clean, describe_parts, shorten
+from tests.support.http_service import make_list
 
 
 def test_what_a_terminal_would_obey_is_taken_out():
@@ -33,3 +37,20 @@ def test_the_largest_parts_with_signs():
         describe_parts({"text": 0.2, "popular": -0.5, "recent": 0.001, "price": 0.3})
         == "popular -0.50 price +0.30 text +0.20"
     )
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_list_of_watch_stands_on_one_line_in_whole_titles(width):
+    from rich.console import Console
+
+    from streams.commands.watch import COLUMNS, _line
+
+    titles = {f"i{number}": f"A title of film number {number} (199{number})" for number in range(10)}
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(_line(make_list("somebody with a very long name", list(titles)), titles, width - sum(COLUMNS) - 4))
+    (line,) = console.file.getvalue().splitlines()
+    assert len(line) <= width
+    shown = line[sum(COLUMNS) + 4 :].rstrip().split(" · ")
+    assert shown[0].startswith("A title")
+    assert all(title in titles.values() for title in shown[1 if width == 60 else 0 :])
+    assert len(shown) == {60: 1, 80: 1, 120: 2, 200: 4}[width]
