@@ -162,7 +162,7 @@ async def test_writes_and_searches_go_on_during_a_purge(edge_directory: Path) ->
         assert hits[0].score == pytest.approx(1.0, abs=1e-5)
         await asyncio.sleep(0.002)
     await purge
-    assert turn > 100
+    assert turn > 20, "had they waited for the purge, there were three or four"
     await index.close()
     again = await opened(edge_directory)
     assert await again.count(USERS) == 1000 + turn
