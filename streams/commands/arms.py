@@ -195,7 +195,8 @@ def _show(answer: dict[str, Any]) -> None:
         table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False,
                       header_style="bright_black")  # fmt: skip
         table.add_column("arm", min_width=12)
-        for name in ("of", "rate", "95 %", f"against {clean(answer['against']) or 'no name'}", "95 %", ""):
+        against = (f"against {clean(answer['against']) or 'no name'}", "95 %", "") if compared else ()
+        for name in ("of", "rate", "95 %", *against):
             table.add_column(name, justify="right")
         for arm in answer["arms"]:
             one = arm[rate]

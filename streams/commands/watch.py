@@ -27,6 +27,8 @@ SHOWN: Final = 5
 """Items of a list that stand in its line at most, as far as they fit; a user that was asked for gets a table of all."""
 COLUMNS: Final = (12, 14, 9, 7)
 SMALLEST_ROOM: Final = 20
+SMALLEST_TITLE: Final = 12
+"""Of the last title in a line so much must fit."""
 
 
 @click.command("watch", epilog=EXAMPLES)
@@ -151,7 +153,9 @@ def _line(recommendation: Recommendation, titles: dict[str, str], room: int) -> 
     names = [clean(titles.get(item.item_id, item.item_id)) for item in recommendation.items[:SHOWN]]
     items = shorten(names[0], max(room, SMALLEST_ROOM)) if names else ""
     for name in names[1:]:
-        if cell_len(f"{items} · {name}") > room:
+        left = room - cell_len(f"{items} · ")
+        if cell_len(name) > left:
+            items += f" · {shorten(name, left)}" if left >= SMALLEST_TITLE else ""
             break
         items += f" · {name}"
     table.add_row(
