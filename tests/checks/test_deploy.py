@@ -14,6 +14,7 @@ from threading import Thread
 from typing import Any
 
 import compose_spec
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -28,6 +29,45 @@ ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 KUBERNETES_VERSION = "1.33"
 SETTINGS = {name for name, _, _ in table()}
+
+
+def an_object(required: str = "", **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": required.split(), "properties": properties, "additionalProperties": False}
+
+
+def a_resource(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return an_object(
+        "apiVersion kind metadata spec",
+        apiVersion=TEXT,
+        kind={"const": kind},
+        metadata=an_object("name", name=TEXT),
+        spec=spec,
+    )
+
+
+TEXT = {"type": "string"}
+NUMBER = {"type": "integer", "minimum": 0}
+TEXTS = {"type": "object", "additionalProperties": TEXT}
+PERIOD = {"type": "string", "pattern": "^\\d+(ms|s|m|h)$"}
+OPERATORS = {
+    "monitoring.coreos.com/v1": a_resource("PodMonitor", an_object(
+        "selector podMetricsEndpoints", selector=an_object("matchLabels", matchLabels=TEXTS),
+        podMetricsEndpoints={"type": "array", "items": an_object(
+            port=TEXT, path=TEXT, interval=PERIOD, scrapeTimeout=PERIOD,
+            authorization=an_object("credentials", type=TEXT, credentials=an_object("name key", name=TEXT, key=TEXT)),
+            relabelings={"type": "array", "items": an_object(
+                sourceLabels={"type": "array", "items": TEXT}, targetLabel=TEXT, replacement=TEXT, action=TEXT, regex=TEXT
+            )},
+        )},
+    )),
+    "keda.sh/v1alpha1": a_resource("ScaledObject", an_object(
+        "scaleTargetRef triggers", scaleTargetRef=an_object("name", kind=TEXT, name=TEXT, apiVersion=TEXT),
+        minReplicaCount=NUMBER, maxReplicaCount=NUMBER, pollingInterval=NUMBER, cooldownPeriod=NUMBER,
+        advanced=an_object(horizontalPodAutoscalerConfig=an_object(behavior={"type": "object"})),
+        triggers={"type": "array", "items": an_object("type metadata", type=TEXT, metadata=TEXTS)},
+    )),
+}  # fmt: skip
+"""Of what the Prometheus operator and KEDA define, as far as we use it (their own schemas took the two manifests too)."""
 
 
 def compose() -> dict[str, Any]:
@@ -134,10 +174,19 @@ def test_commands_that_are_run_exist(arguments: list[str], capsys: pytest.Captur
     "document", manifests(), ids=lambda document: f"{document['kind']}-{document['metadata']['name']}"
 )
 def test_manifests_fit_kubernetes(document: dict[str, Any]) -> None:
-    if document["apiVersion"].split("/")[0] in {"monitoring.coreos.com", "keda.sh"}:
-        assert set(document) == {"apiVersion", "kind", "metadata", "spec"}  # its own schema is the operator's
+    if document["apiVersion"] in OPERATORS:
+        jsonschema.Draft202012Validator(OPERATORS[document["apiVersion"]]).validate(document)
     else:
         kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
+
+
+@pytest.mark.parametrize("kind", ["PodMonitor", "ScaledObject"])
+def test_a_field_that_an_operator_does_not_know_is_found(kind: str) -> None:
+    document = of_kind(kind)
+    schema = jsonschema.Draft202012Validator(OPERATORS[document["apiVersion"]])
+    assert schema.is_valid(document)
+    document["spec"]["maxReplicas"] = 3
+    assert not schema.is_valid(document)
 
 
 def test_a_manifest_with_a_mistake_is_found() -> None:
