@@ -22,9 +22,6 @@ from streams.values import Ranking, Source, UserState, Vector
 
 AT_ONCE: Final = 16
 """Lessons whose features are computed together; what they say about items is counted after them, as in a batch."""
-LESSONS_ALL: Final = 3000
-"""So many steps are all lessons; after n steps one in n / 3000 is, as a worker samples within its rate."""
-LESSONS_SHARE: Final = 0.05
 _PUT_AT_ONCE: Final = 4096
 
 
@@ -53,7 +50,6 @@ class Ours:
         self._waiting: list[tuple[Request, list[str]]] = []
         self._signals: list[list[Signal]] = []
         self._offset = 0
-        self._steps = 0
 
     def rank(self, step: Step, among: Mask | None = None) -> tuple[Ranking, set[str]]:
         """(list, candidates by item id) for a step; `among`: of which items of the catalogue, by position."""
@@ -69,10 +65,8 @@ class Ours:
     def learn(self, group: Group, steps: Sequence[Step]) -> None:
         """The group has happened: its steps are lessons, its events change states and statistics."""
         for step in steps:
-            request = self._request(step, None)
-            self._steps += 1
-            if request.seed % 10_000 < 10_000 * max(LESSONS_ALL / self._steps, LESSONS_SHARE):
-                self._waiting.append((request, [self._stream.items[item].item_id for item in step.targets]))
+            targets = [self._stream.items[item].item_id for item in step.targets]
+            self._waiting.append((self._request(step, None), targets))
         for event in group.events:
             if event.hidden:
                 continue

@@ -112,7 +112,7 @@ def _ranking(
     taste, size = batch.tastes[user], int(batch.sizes[user])
     weights = model.weights[int(taste.is_cold)]
     scores = (weights @ scaled)[:size]
-    places, explored = rerank(table, batch.rows[user, :size], scores, taste.request, policy)
+    places, explored = rerank(table, batch.rows[user, :size], scores, taste, policy)
     items = explain(table, batch, user, places, weights[:, None] * scaled[:, places], explored)
     return Ranking(_strategy(table, taste, policy), items, model.version)
 

@@ -1,4 +1,4 @@
-"""The order of the list: score, a little diversity, a cap on categories, and at most two places for what is new."""
+"""The order of the list: score, a little diversity, a cap on categories, and now and then two places for what is new."""
 
 from __future__ import annotations
 
@@ -10,37 +10,67 @@ from numpy.typing import NDArray
 from streams.decide.policy import Policy
 from streams.decide.ragged import Rows
 from streams.decide.table import Table
-from streams.decide.taste import Request
+from streams.decide.taste import Request, Taste
 
 EXPLORED: Final = 2
+EXPLORING: Final = 10
+"""One list in so many has places for new items, besides those that are made because a new item came."""
 _POOL: Final = 4
+_LEAST_POOL: Final = 40
+_SLACK: Final = 1.5
 _NEW_EVENTS: Final = 3
 _NEW_SECONDS: Final = 7 * 86_400.0
 
 
 def rerank(
-    table: Table, rows: Rows, scores: NDArray[np.float32], request: Request, policy: Policy
+    table: Table, rows: Rows, scores: NDArray[np.float32], taste: Taste, policy: Policy
 ) -> tuple[list[int], frozenset[int]]:
     """(places of `rows` in the order of the list, those of them that are there to be explored).
 
     MMR (Carbonell and Goldstein 1998): λ score − (1 − λ) greatest similarity to what stands before, both in spreads
     of the pool's scores.
     """
+    request = taste.request
     limit = min(request.limit, len(rows))
     if limit <= 0:
         return [], frozenset()
-    count = min(len(rows), _POOL * limit)
+    count = min(len(rows), max(_POOL * limit, _LEAST_POOL))
     pool = np.argpartition(-scores, count - 1)[:count]
     pool = pool[np.argsort(-scores[pool], kind="stable")]
-    cap = max(1, round(policy.category_cap * limit / 10)) if request.category is None else limit
-    chosen = _diverse(table, rows, scores, pool, limit, cap, policy)
-    if not policy.explore or limit <= EXPLORED + 2:
+    caps = _caps(table, rows, taste, limit, policy)[pool]
+    chosen = _diverse(table, rows, scores, pool, limit, caps, policy)
+    explores = request.for_new or request.seed % EXPLORING == 0
+    if not policy.explore or not explores or limit <= EXPLORED + 2:
         return chosen, frozenset()
     return _with_new(table, rows, scores, chosen, request)
 
 
+def _caps(table: Table, rows: Rows, taste: Taste, limit: int, policy: Policy) -> NDArray[np.int64]:
+    """How many of the list may share the first category of each of `rows`, the candidates.
+
+    The policy's share, or half as much again as the category's share of the history or of all candidates: who takes mostly
+    red wine, where most wines are red, gets mostly red wine (calibration: Steck 2018).
+    """
+    if taste.request.category is not None:
+        return np.full(len(rows), limit)
+    categories = table.category[rows]
+    distinct, inverse = np.unique(categories, return_inverse=True)
+    share = np.bincount(inverse) / len(rows)
+    if not taste.is_cold:
+        met = table.category[taste.rows]
+        share = np.maximum(share, ((met == distinct[:, None]) * taste.weight).sum(axis=1))
+    share = np.maximum(_SLACK * share, policy.category_cap / 10)
+    return np.asarray(np.maximum(1, np.rint(limit * share)).astype(np.int64)[inverse])
+
+
 def _diverse(
-    table: Table, rows: Rows, scores: NDArray[np.float32], pool: NDArray[np.int64], limit: int, cap: int, policy: Policy
+    table: Table,
+    rows: Rows,
+    scores: NDArray[np.float32],
+    pool: NDArray[np.int64],
+    limit: int,
+    caps: NDArray[np.int64],
+    policy: Policy,
 ) -> list[int]:
     best = scores[pool]
     relevance = policy.diversity * (best - best[0]) / max(float(best.std()), 1e-6)
@@ -59,7 +89,7 @@ def _diverse(
         chosen.append(place)
         category = labels[place]
         taken[category] = taken.get(category, 0) + 1
-        if category >= 0 and taken[category] >= cap:
+        if category >= 0 and taken[category] >= caps[place]:
             relevance[categories == category] = -np.inf
         np.maximum(alike, likeness[place], out=alike)
     there = set(chosen)

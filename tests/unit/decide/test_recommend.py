@@ -8,8 +8,9 @@ import pytest
 from streams.decide.policy import Policy
 from streams.decide.ranker import Model
 from streams.decide.recommend import Request, floor_of, lesson_of, recommend
+from streams.decide.rerank import rerank
 from streams.decide.table import Table
-from streams.decide.taste import taste_vector, texts_of
+from streams.decide.taste import taste_of, taste_vector, texts_of
 from streams.values import EventType, Exclusion, Profile, Ranking, Strategy, UserState
 from tests.unit.decide.catalogue import (
     DAY,
@@ -104,18 +105,26 @@ def test_a_category_can_be_asked_for(lived: Table) -> None:
     assert all("breads 1" in (lived.item(item_id) or record("x-0")).categories for item_id in ranking.item_ids)
 
 
-def test_at_most_half_of_a_list_is_of_one_category() -> None:
+def test_at_most_half_of_a_list_is_of_one_category_unless_the_user_takes_it() -> None:
     table = Table(DIMENSION)
     table.put(
-        [(record(f"wine-{n}", categories=("same",)), vector_of(f"wine-{n}")) for n in range(30)]
-        + [(record(f"bread-{n}"), vector_of(f"bread-{n}")) for n in range(30)]
+        [(record(f"wine-{n}", categories=("same",)), vector_of(f"wine-{n}")) for n in range(20)]
+        + [(record(f"bread-{n}", categories=(f"bread {n}",)), vector_of(f"bread-{n}")) for n in range(80)]
     )
-    live_through(table, [[f"{kind}-{n}" for n in range(30)] for kind in KINDS])
-    categories = [
-        (table.item(one) or record("x-0")).categories[0] for one in ranked(table, user("wine-1", "wine-2")).item_ids
-    ]
-    assert len(categories) == 10
-    assert categories.count("same") <= 5
+    rows = np.arange(100)
+    scores = np.linspace(2, 1, 100).astype(np.float32)  # all wines before all breads
+
+    def same(state: UserState, limit: int = 10, **more: object) -> int:
+        taste = taste_of(table, Request(state, NOW, limit, seed=1, **more), POLICY)  # type: ignore[arg-type]
+        places, _ = rerank(table, rows, scores, taste, POLICY)
+        assert len(set(places)) == limit
+        return sum(place < 20 for place in places)
+
+    assert same(UserState("x")) == 5
+    assert same(UserState("x"), limit=4) == 2
+    assert same(user("bread-1", "bread-2", "bread-3")) == 5
+    assert same(user("wine-1", "wine-2", "wine-3")) == 10
+    assert same(UserState("x"), category="same") == 10
 
 
 @pytest.mark.parametrize(
@@ -148,7 +157,7 @@ def test_a_stranger_gets_the_popular_and_before_all_events_the_newest(lived: Tab
     assert newest.item_ids[0] == "wine-1"
 
 
-def test_new_items_get_the_last_two_places_and_say_so(lived: Table) -> None:
+def test_new_items_get_the_last_two_places_of_one_list_in_ten_and_of_those_that_are_made_for_them(lived: Table) -> None:
     new = [f"wine-{number}" for number in range(50, 53)]
     lived.put([(record(item_id, published_at=NOW - 3600.0), vector_of(item_id)) for item_id in new])
     state = user(*(f"bread-{n}" for n in range(6)))
@@ -157,7 +166,13 @@ def test_new_items_get_the_last_two_places_and_say_so(lived: Table) -> None:
     assert 0 < len(explored) <= 2
     assert {item.item_id for item in explored} <= set(new)
     assert ranking.items[-len(explored) :] == tuple(explored)
-    assert not any(item.reason.kind == "explore" for item in ranked(lived, state, Policy(explore=False)).items)
+
+    def explores(policy: Policy = POLICY, **more: object) -> bool:
+        return any(item.reason.kind == "explore" for item in ranked(lived, state, policy, **more).items)
+
+    assert [explores(seed=seed) for seed in range(12)] == [True, *[False] * 9, True, False]
+    assert explores(seed=1, for_new=True)
+    assert not explores(Policy(explore=False), for_new=True)
 
 
 def test_nothing_is_too_little() -> None:
