@@ -246,6 +246,14 @@ ARM_HITS: Final = Measure(
     "As above.",
     "Clicks and hits that disagree: lists change what users look at, or the page shows more than the first ten.",
 )  # fmt: skip
+ARM_LATENCY: Final = Measure(
+    "arm_latency", "Event → list: p95 by arm", View.LINES, "s",
+    quantiles("coldstream_event_to_recommendation_seconds", by="arm", which=(0.95,)),
+    "From an event record's own time to the delivery of the list that answers it, by arm.",
+    "Alike: arms share batches, so what one costs the others wait for too.",
+    "One above the others: its users are the busier ones, or its lists cost more; look at the stage rank.",
+    warn=0.1, bad=1,
+)  # fmt: skip
 COVERAGE: Final = Measure(
     "coverage", "Catalogue coverage", View.LINES, "percentunit",
     (Query("max by (arm) (coldstream_catalogue_coverage{<where>})", "{{arm}}"),),
@@ -335,7 +343,8 @@ ROWS: Final = (
     Row("Cold and warm, items and users", (CLICKS_BY_ITEM, HITS_BY_ITEM, CLICKS_BY_USER, HITS_BY_USER)),
     Row("Beyond accuracy", (COVERAGE, GINI, NOVELTY, DIVERSITY)),
     Row("Arms of a trial", (ARM_CLICKS, ARM_CONVERSIONS, ARM_RANK, ARM_HITS)),
-    Row("What arms and strategies make", (ARM_LISTS, ARM_NEW_ITEMS, STRATEGIES, NEW_ITEMS)),
+    Row("What arms make", (ARM_LISTS, ARM_NEW_ITEMS, ARM_LATENCY)),
+    Row("What lists are made of", (STRATEGIES, NEW_ITEMS)),
     Row("Learned weights and the shipped prior", (RANKERS, RANKER_CONVERSIONS, RANKER_RANK, EXPERTS)),
     Row("What the ranker has learned", (LESSONS, FROZEN, WEIGHTS_KNOWN, WEIGHTS_COLD)),
     Row("Do events name their list?", (ATTRIBUTED, JOINED, EVENT_OUTCOMES)),

@@ -99,7 +99,7 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = Metrics(settings.arms or ("",))
         self._tracer = open_tracer(settings)
         self._stop = asyncio.Event()
         self.http_url = ""

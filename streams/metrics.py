@@ -94,7 +94,7 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure("coldstream_index_info", Kind.GAUGE, "1; the index in use", {"index": ("edge", "qdrant", "exact")}),
     Measure("coldstream_ready", Kind.GAUGE, "1 where /readyz answers 200"),
     Measure("coldstream_event_to_recommendation_seconds", Kind.HISTOGRAM,
-            "From an event record's own time to the delivery of the list that answers it", buckets=SERVICE_SECONDS),
+            "From an event record's own time to the delivery of the list that answers it", {"arm": _ARMS}, SERVICE_SECONDS),
     Measure("coldstream_user_to_recommendation_seconds", Kind.HISTOGRAM,
             "From a user record's own time to the delivery of the list that answers it", buckets=SERVICE_SECONDS),
     Measure("coldstream_item_to_recommendation_seconds", Kind.HISTOGRAM,
@@ -208,7 +208,8 @@ class Metrics:
     Series whose label values are known beforehand exist from the start at 0, so that a rate sees the first one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arms: Iterable[str] = ("",)) -> None:
+        self._arms = tuple(arms)
         self.registry = CollectorRegistry()
         self._metrics = {measure.name: self._make(measure) for measure in MEASURES}
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -256,7 +257,8 @@ class Metrics:
             self.counter("coldstream_recommendations_total", trigger=emission.kind.value,
                          strategy=emission.strategy.value, arm=emission.arm).inc()  # fmt: skip
             if emission.kind in _ANSWER_SECONDS:
-                histogram = self.histogram(_ANSWER_SECONDS[emission.kind])
+                labels = {"arm": emission.arm} if emission.kind is TriggerKind.EVENT else {}
+                histogram = self.histogram(_ANSWER_SECONDS[emission.kind], **labels)
                 for seconds in emission.seconds:
                     histogram.observe(max(seconds, 0.0))  # clocks of two machines may differ by a little
         self._observe_choices(report)
@@ -340,4 +342,7 @@ class Metrics:
         if len(names) == 1 and not isinstance(measure.labels[names[0]], str):
             for value in measure.labels[names[0]]:
                 metric.labels(value)
+        elif names == ("arm",) and measure.kind is not Kind.GAUGE:
+            for arm in self._arms:
+                metric.labels(arm)
         return metric

@@ -58,8 +58,8 @@ def test_a_report_is_counted():
     assert seen['coldstream_dead_letters_total{reason="schema"}'] == 4
     assert seen['coldstream_recommendations_total{arm="",strategy="personal",trigger="event"}'] == 2
     assert seen['coldstream_recommendations_total{arm="b",strategy="personal",trigger="event"}'] == 2
-    assert seen["coldstream_event_to_recommendation_seconds_count"] == 4
-    assert seen['coldstream_event_to_recommendation_seconds_bucket{le="0.1"}'] == 2
+    assert seen['coldstream_event_to_recommendation_seconds_count{arm=""}'] == 4
+    assert seen['coldstream_event_to_recommendation_seconds_bucket{arm="",le="0.1"}'] == 2
     assert seen["coldstream_item_to_recommendation_seconds_sum"] == 2.4
     assert seen['coldstream_stage_seconds_count{stage="rank"}'] == 2
     assert seen['coldstream_user_lookups_total{cache="hit"}'] == 10
@@ -88,8 +88,8 @@ def test_a_record_from_a_clock_that_is_ahead_counts_as_at_once():
     metrics = Metrics()
     metrics.observe(BatchReport(emissions=[Emission(TriggerKind.EVENT, Strategy.POPULAR, (-0.4,))]))
     seen = read(metrics)
-    assert seen["coldstream_event_to_recommendation_seconds_sum"] == 0
-    assert seen["coldstream_event_to_recommendation_seconds_count"] == 1
+    assert seen['coldstream_event_to_recommendation_seconds_sum{arm=""}'] == 0
+    assert seen['coldstream_event_to_recommendation_seconds_count{arm=""}'] == 1
 
 
 def test_holds_and_lag():
@@ -111,5 +111,9 @@ def test_series_with_known_labels_exist_from_the_start_and_are_few():
     seen = read(Metrics())
     assert seen['coldstream_dead_letters_total{reason="time"}'] == 0
     assert all(f'coldstream_stage_seconds_count{{stage="{stage}"}}' in seen for stage in STAGES)
+    assert seen['coldstream_event_to_recommendation_seconds_count{arm=""}'] == 0
+    trial = read(Metrics({"a": 1, "b": 2}))
+    assert trial['coldstream_event_to_recommendation_seconds_count{arm="b"}'] == 0
+    assert 'coldstream_event_to_recommendation_seconds_count{arm=""}' not in trial
     assert not any("_created" in name for name in seen)
     assert len(seen) < 600
