@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from streams.errors import ConfigurationError, RetryableError
 from streams.http import openapi
@@ -162,6 +163,18 @@ class HttpServer:
         elif not is_loopback(_host_of(request.headers.get("Host", ""))):
             return fail(403, "without a token only loopback names are answered: use 127.0.0.1 or localhost")
         return await handler(request)
+
+
+def _spare_traceback(record: logging.LogRecord) -> bool:
+    """Lets a request that was no HTTP be a line of the log: its traceback tells of nothing but its sender."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg, record.args, record.exc_info = "a request could not be read: %s", (repr(error.message[:80]),), None
+    return True
+
+
+logging.getLogger("aiohttp.server").addFilter(_spare_traceback)
 
 
 def as_json(value: msgspec.Struct, status: int = 200) -> web.Response:

@@ -8,7 +8,7 @@ import pytest
 
 from streams.errors import ConfigurationError
 from streams.http.routes import MOST_EXCLUDED
-from streams.http.server import HttpServer, is_loopback, parse_address
+from streams.http.server import LARGEST_LINE_BYTES, HttpServer, is_loopback, parse_address
 from streams.metrics import Metrics
 from streams.settings import Settings
 from tests.support.http_service import serve
@@ -124,6 +124,17 @@ async def test_failures_are_sentences_and_never_tracebacks(serve):
         async with site.session.delete(site.server.url + "/items") as response:
             assert response.status == 405
             assert "GET" in response.headers["Allow"]
+
+
+async def test_a_request_that_can_not_be_read_is_one_line_of_the_log(serve, caplog):
+    async with serve() as site:
+        async with site.session.get(site.server.url + "/items?query=" + "x" * LARGEST_LINE_BYTES) as response:
+            assert response.status == 400
+        assert (await site.get("/healthz"))[0] == 200
+    (line,) = [record for record in caplog.records if record.name == "aiohttp.server"]
+    assert (line.levelname, line.exc_info) == ("WARNING", None)
+    assert line.getMessage().startswith("a request could not be read: ")
+    assert len(line.getMessage()) < 120
 
 
 async def test_a_token_is_asked_of_everything_but_the_probes(serve, tmp_path):
