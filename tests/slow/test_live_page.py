@@ -139,6 +139,12 @@ async def test_a_click_changes_a_list_on_the_screen_within_a_second(worker, brow
     assert (joined["like"], joined["purchase"]) == (1, 1)
     assert await page.locator("#spark path").get_attribute("d")
 
+    nameless = await page.evaluate(
+        "[...document.querySelectorAll('button, input, textarea')].filter(one => "
+        "!(one.ariaLabel || one.labels?.length || one.textContent.trim())).map(one => one.outerHTML)"
+    )
+    assert nameless == []
+
     # A new item reaches the catalogue; markup in a title is text.
     await page.fill("#item-form input[name=title]", EVIL)
     await page.fill("#item-form input[name=categories]", "Kitchen")

@@ -160,6 +160,28 @@ def test_the_page_has_a_colour_for_each_part_of_a_score():
         assert len(re.findall(rf"{colour}: #", style)) == 2, "in light and in dark"
 
 
+def luminance(colour: str) -> float:
+    """Relative luminance of #rgb or #rrggbb (WCAG 2)."""
+    digits = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
+    parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_what_is_read_stands_out_from_what_is_behind_it(scheme):
+    style = (Path(live.__file__).parent / "page" / "page.css").read_text()
+    blocks = re.findall(r":root \{(.*?)\n *\}", style, re.DOTALL)
+    colours = {name: luminance(value) for name, value in re.findall(r"--(\w+): #(\w+)", blocks[scheme])}
+    text = ("ink", "dull", "accent", "good", "bad")
+    parts = ("history", "similar", "popular", "new", "profile", "wish")
+    for names, wanted in ((text, 4.5), (parts, 3.0)):  # WCAG 2.2, 1.4.3 and 1.4.11
+        for name in names:
+            for behind in ("card", "back"):
+                light, dark = sorted((colours[name], colours[behind]), reverse=True)
+                assert (light + 0.05) / (dark + 0.05) >= wanted, f"{name} on {behind}"
+
+
 def test_a_tick_is_small_enough_for_a_second_of_a_fast_stream():
     lists = tuple(
         live.Happening(make_list("u", [f"item/{n}" for n in range(10)]), 1.0) for _ in range(2 * SHOWN_AT_ONCE)
