@@ -102,6 +102,7 @@ async def test_a_click_changes_a_list_on_the_screen_within_a_second(worker, brow
     await page.keyboard.press("Enter")
     await api.expect(page.locator("#list li")).to_have_count(10, timeout=10_000)
     await api.expect(page.locator("#user-note")).to_contain_text("Nothing is known")
+    await api.expect(page.locator("#no-history")).to_be_visible()
 
     await page.fill("#search", "a pan for frying")
     await page.keyboard.press("Enter")
@@ -116,6 +117,7 @@ async def test_a_click_changes_a_list_on_the_screen_within_a_second(worker, brow
     assert time.monotonic() - started < 1.0
     await api.expect(page.locator("#list-note")).to_contain_text("after the event")
     await api.expect(page.locator("#history li").first).to_contain_text("like: Cast iron frying pan")
+    await api.expect(page.locator("#no-history")).to_be_hidden()
 
     # A click in the list names the list, and leaves the keyboard where it was.
     before = await order(page)

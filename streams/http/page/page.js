@@ -89,7 +89,7 @@ function showLatency(now) {
   const top = Math.max(...values, 1);
   const points = state.spark.map(([then, value]) => `${(240 - ((now - then) * 240) / SPARK_SECONDS).toFixed(1)},${(38 - (36 * value) / top).toFixed(1)}`);
   document.querySelector("#spark path").setAttribute("d", points.length ? `M${points.join("L")}h.01` : "");
-  at("spark-top").textContent = top.toFixed(0);
+  at("spark-top").textContent = values.length ? top.toFixed(0) : "–";
 }
 
 function showStream(lists) {
@@ -168,16 +168,21 @@ function showParts(item) {
   return bar;
 }
 
+function fill(id, lines) {
+  at(id).replaceChildren(...lines);
+  at(`no-${id}`).hidden = lines.length > 0;
+}
+
 async function showStory(user) {
   const story = await ask(`/users/${encodeURIComponent(user)}`);
   if (state.user !== user) return;
   at("user-note").textContent = story.known ? story.profile : "Nothing is known of this user: the list is what a stranger gets.";
-  at("taste").replaceChildren(...story.taste.map((item) => {
+  fill("taste", story.taste.map((item) => {
     const chip = make("li");
     chip.append(button(item.title, `Items like ${item.title}`, () => showSimilar(item.item_id, item.title)));
     return chip;
   }));
-  at("history").replaceChildren(...story.history.slice(0, 20).map((one) => {
+  fill("history", story.history.slice(0, 20).map((one) => {
     const line = make("li");
     const value = one.value === undefined || one.value === null ? "" : ` ${one.value}`;
     line.append(make("span", `${one.type}${value}: ${one.query || one.title || one.item_id}`), make("span", one.timestamp.slice(0, 16).replace("T", " "), "dull"));
