@@ -25,9 +25,10 @@ class Wording:
         """Positive events of 60 days by facet, in the scaled units of `Counts`."""
         self._postings = Postings()
         self._facet_postings = Postings()
-        self._items = 0
         self._row_counts = np.zeros(0)
         self._norms = np.ones(0)
+        self._placed: set[int] = set()
+        """Rows that were put, those without any word included (deleted items, titles of signs)."""
 
     def reserve(self, rows: int) -> None:
         """Make rows exist."""
@@ -44,7 +45,7 @@ class Wording:
         terms = terms_of(text_of(record))
         ids = terms.ids.astype(np.int64)
         self._postings.add(row, ids)
-        self._items += 1
+        self._placed.add(row)
         weights = terms.weights * self._rarity(ids)
         self._norms[row] = max(float(np.linalg.norm(weights)), 1e-9)
         self.terms.replace(row, term=ids, count=terms.weights, weight=weights / self._norms[row])
@@ -56,12 +57,13 @@ class Wording:
 
     def clear(self, rows: list[int]) -> None:
         """Forget rows that are given to other items."""
-        rows = [row for row in rows if self.terms.length[row]]
+        rows = [row for row in rows if row in self._placed]
         if not rows:
             return
-        self._postings.remove(rows)
-        self._facet_postings.remove(rows)
-        self._items -= len(rows)
+        if self.terms.length[rows].any() or self.facets.length[rows].any():
+            self._postings.remove(rows)
+            self._facet_postings.remove(rows)
+        self._placed.difference_update(rows)
         for row in rows:
             self.count(row, -float(self._row_counts[row]))
             self.terms.length[row] = self.facets.length[row] = 0
@@ -93,7 +95,7 @@ class Wording:
 
     def add_cosines(self, scores: NDArray[np.float32], terms: Rows, weights: NDArray[np.float32]) -> None:
         """Add each item's cosine with the terms to `scores`, shape [rows]; nearly: common words count nothing."""
-        heavy = max(_HEAVY_LEAST, int(_HEAVY_SHARE * self._items))
+        heavy = max(_HEAVY_LEAST, int(_HEAVY_SHARE * len(self._placed)))
         light = self._postings.having[terms] <= heavy
         said = np.zeros(0) if not light.any() else weights[light] * self._rarity(terms[light])
         owner, rows = self._postings.find(terms[light])
@@ -109,7 +111,7 @@ class Wording:
         return self._facet_postings.find(facets)
 
     def _rarity(self, terms: NDArray[np.integer]) -> NDArray[np.float64]:
-        return np.asarray(np.log((self._items + 2.0) / (self._postings.having[terms] + 1.0)))
+        return np.asarray(np.log((len(self._placed) + 2.0) / (self._postings.having[terms] + 1.0)))
 
 
 class Postings:

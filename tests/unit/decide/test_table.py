@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from streams.decide.ragged import Ragged
+from streams.decide.statistics import signals_of
 from streams.decide.table import Table
+from streams.values import EventType, Interaction, ItemRecord, UserState
 from tests.unit.decide.catalogue import DAY, DIMENSION, NOW, filled, item_ids, live_through, record, vector_of
 
 
@@ -137,3 +139,21 @@ def test_every_item_of_the_catalogue_has_a_row_of_its_own() -> None:
     table = filled()
     assert sorted(table.rows) == sorted(item_ids())
     assert len(set(table.rows.values())) == len(table)
+
+
+def test_what_is_taken_off_the_shelf_and_put_back_counts_once_for_its_facets() -> None:
+    table = Table(DIMENSION)
+    item, vector = record("wine-3"), vector_of("wine-3")
+    bare = ItemRecord("wine-3", deleted=True)
+    table.put([(item, vector)])
+    table.observe(signals_of(UserState("u"), Interaction(NOW, 0, 1, EventType.LIKE, "wine-3")))
+    row = table.rows["wine-3"]
+    counted = table.wording.facet_counts.copy()
+    for one in (bare, bare, item, record("wine-3", title="!"), item):
+        table.put([(one, vector)])
+    assert np.allclose(table.wording.facet_counts, counted)
+    assert counted.max() > 0
+    assert table.wording.query("wine")[1].tolist() == [1.0]
+    table.wording.clear([row])
+    assert not table.wording.facet_counts.any()
+    assert not table.wording.having_facet.any()
