@@ -17,7 +17,7 @@ from typing import Final
 
 import click
 
-from streams.commands.output import clean, write_json
+from streams.commands.output import beside, write_json
 from streams.errors import ColdstreamError
 from streams.settings import Settings, load
 
@@ -244,6 +244,6 @@ def _show(findings: list[Finding]) -> None:
     signs = {State.OK: ("ok", "green"), State.NOTE: ("note", "yellow"), State.WRONG: ("WRONG", "red")}
     for finding in findings:
         sign, colour = signs[finding.state]
-        click.echo(f"{click.style(f'{sign:<6}', colour)}{finding.thing:<13} {clean(finding.seen)}")
-        if finding.remedy:
-            click.echo(f"{'':6}{'':13} → {clean(finding.remedy)}")
+        remedy = beside(f"→ {finding.remedy}", 20, hang=2) if finding.remedy else []
+        first, *others = beside(finding.seen, 20) + remedy
+        click.echo("\n".join([f"{click.style(f'{sign:<6}', colour)}{finding.thing:<13} {first.lstrip()}", *others]))

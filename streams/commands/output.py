@@ -5,7 +5,9 @@ Titles, profiles and queries are data from outside. A terminal obeys control cha
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
@@ -48,3 +50,14 @@ def describe_parts(parts: Mapping[str, float], most: int = 3) -> str:
     """The largest parts of a score, with signs: what speaks for and against."""
     largest = sorted(parts.items(), key=lambda part: -abs(part[1]))[:most]
     return " ".join(f"{clean(name)} {value:+.2f}" for name, value in largest if round(value, 2))
+
+
+def beside(text: str, indent: int, hang: int = 0) -> list[str]:
+    """Lines of a cleaned sentence, `indent` columns in and `hang` more from the second on, within the terminal.
+
+    Names, paths and commands stay whole.
+    """
+    width = max(shutil.get_terminal_size().columns, indent + 30)
+    first, later = " " * indent, " " * (indent + hang)
+    return textwrap.wrap(clean(text), width, initial_indent=first, subsequent_indent=later,
+                         break_long_words=False, break_on_hyphens=False) or [first]  # fmt: skip

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.commands.output import clean, describe_parts, shorten
+from streams.commands.output import beside, clean, describe_parts, shorten
 from tests.support.http_service import make_list
 
 
@@ -54,3 +55,16 @@ def test_a_list_of_watch_fills_one_line(width):
     assert shown[0].startswith("A title")
     assert all(title in titles.values() for title in shown[:-1]), "only the last one may be cut"
     assert len(shown) == {60: 1, 80: 1, 120: 2, 200: 5}[width]
+
+
+def test_sentences_are_wrapped_beside_what_they_are_about(monkeypatch):
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, 24)))
+    lines = beside(
+        "set `COLDSTREAM_KAFKA-that-stays-whole` and\tlook again at what the broker says of itself", 20, hang=2
+    )
+    assert lines == [
+        " " * 20 + "set `COLDSTREAM_KAFKA-that-stays-whole`",
+        " " * 22 + "and look again at what the broker says",
+        " " * 22 + "of itself",
+    ]
+    assert beside("", 3) == ["   "]
