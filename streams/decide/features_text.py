@@ -143,18 +143,19 @@ def own_words(table: Table, batch: Batch) -> dict[str, Grid]:
     for user, taste in enumerate(batch.tastes):
         size = int(batch.sizes[user])
         rows = batch.rows[user, :size]
-        for kind, texts in (("profile", (taste.profile,) if taste.profile else ()), ("wish", taste.wishes)):
-            for place, text in enumerate(texts):
-                share = np.float32(0.5**place)
-                lexical = np.zeros(len(table.live), np.float32)
-                table.wording.add_cosines(lexical, *table.wording.query(text))
-                _raise_to(found[f"{kind}_lexical"][user, :size], share * lexical[rows])
-                vector = taste.request.texts.get(text)
-                if vector is not None:
-                    _raise_to(
-                        found[f"{kind}_dense"][user, :size],
-                        share * (table.short[rows] @ table.project(vector[None])[0]),
-                    )
+        said = [("profile", taste.profile, 1.0)] if taste.profile else []
+        said += [("wish", *wish) for wish in zip(taste.wishes, taste.wish_shares, strict=True)]
+        for kind, text, part in said:
+            share = np.float32(part)
+            lexical = np.zeros(len(table.live), np.float32)
+            table.wording.add_cosines(lexical, *table.wording.query(text))
+            _raise_to(found[f"{kind}_lexical"][user, :size], share * lexical[rows])
+            vector = taste.request.texts.get(text)
+            if vector is not None:
+                _raise_to(
+                    found[f"{kind}_dense"][user, :size],
+                    share * (table.short[rows] @ table.project(vector[None])[0]),
+                )
     return found
 
 

@@ -18,6 +18,7 @@ from streams.decide.features import (
     WISH_PART,
 )
 from streams.decide.grids import Batch
+from streams.decide.ragged import Rows
 from streams.decide.table import Table
 from streams.decide.taste import Taste
 from streams.values import RankedItem, Reason
@@ -54,6 +55,8 @@ def explain(
         HISTORY_PART: taste.weight[:, None] * batch.similarity[user, :count, places].T,
         SIMILAR_USERS_PART: taste.weight[:, None] * followed / met,
     }
+    if taste.wishes:
+        inputs[WISH_PART] = _wished(table, taste, batch.rows[user, places])
     items = []
     for column, place in enumerate(places):
         part = PARTS[largest[column]]
@@ -64,7 +67,9 @@ def explain(
 
 
 def _reason(table: Table, taste: Taste, part: str, inputs: NDArray[np.float32] | None, column: int) -> Reason:
-    """`inputs`: what each interaction brought to the part, shape [interactions, places]."""
+    """`inputs`: what each interaction (or wish) brought to the part, shape [interactions, places]."""
+    if inputs is not None and part == WISH_PART:
+        return Reason(part, f"fits your search: {taste.wishes[int(inputs[:, column].argmax())][:80]}")
     if inputs is not None:
         row = int(taste.rows[int(inputs[:, column].argmax())])
         record = table.records[row]
@@ -72,6 +77,14 @@ def _reason(table: Table, taste: Taste, part: str, inputs: NDArray[np.float32] |
         return Reason(part, f"{'like' if part == HISTORY_PART else 'often goes with'} {title}", table.ids[row])
     if part == PROFILE_PART:
         return Reason(part, f"fits your words: {taste.profile[:80]}")
-    if part == WISH_PART:
-        return Reason(part, f"fits your search: {taste.wishes[0][:80]}")
     return Reason(part, "popular lately" if part == POPULAR_PART else "came in lately")
+
+
+def _wished(table: Table, taste: Taste, rows: Rows) -> NDArray[np.float32]:
+    """How well each of `rows` fits each wish, by its share. Shape [wishes, rows]; the first wish where no text tells."""
+    found = np.zeros((len(taste.wishes), len(rows)), np.float32)
+    for place, (wish, share) in enumerate(zip(taste.wishes, taste.wish_shares, strict=True)):
+        vector = taste.request.texts.get(wish)
+        if vector is not None:
+            found[place] = share * (table.short[rows] @ table.project(vector[None])[0])
+    return found

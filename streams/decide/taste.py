@@ -17,7 +17,11 @@ from streams.values import EventType, Interaction, UserState, Vector
 HISTORY: int = 20
 """Interactions that features look at."""
 WISHES: int = 3
-"""Searches that still count."""
+"""Searches that may still count."""
+_WISH_HALF_LIFE_EVENTS = 2.0
+_WISH_HALF_LIFE_SECONDS = 86_400.0
+_FAINT = 0.02
+"""A wish with a smaller share counts no more."""
 _SHORT_HALF_LIFE = 3.0
 _LOUDEST = 1.0
 
@@ -60,6 +64,9 @@ class Taste:
     profile: str
     wishes: tuple[str, ...]
     """Newest first; the request's own query before the searches of the history."""
+    wish_shares: tuple[float, ...]
+    """How much each wish counts: 1 for what is asked for now, half of it with every further wish, two interactions or
+    day since."""
 
     @property
     def is_cold(self) -> bool:
@@ -80,7 +87,7 @@ def stream_time(table: Table, state: UserState, clock: float) -> float:
 def texts_of(state: UserState, query: str | None = None) -> list[str]:
     """The texts of a user that need vectors: the profile's, and the searches that still count."""
     texts = [state.profile.text] if state.profile is not None and state.profile.text else []
-    return list(dict.fromkeys([*texts, *_wishes(state, query)]))
+    return list(dict.fromkeys([*texts, *_wishes(state, query, None)]))
 
 
 def taste_of(table: Table, request: Request, policy: Policy) -> Taste:
@@ -94,6 +101,7 @@ def taste_of(table: Table, request: Request, policy: Policy) -> Taste:
             if len(known) == HISTORY:
                 break
     interactions = tuple(interaction for interaction, _ in known)
+    wishes = _wishes(state, request.query, request.now)
     places = np.arange(len(known))
     loud = np.array([abs(policy.event_weights.get(one.type.value, 0.0)) for one in interactions])
     age = np.array([max(request.now - one.at, 0.0) for one in interactions])
@@ -109,7 +117,8 @@ def taste_of(table: Table, request: Request, policy: Policy) -> Taste:
         brief=_share(brief),
         liking=likings(state.history, interactions, policy),
         profile=state.profile.text if state.profile is not None else "",
-        wishes=tuple(_wishes(state, request.query)),
+        wishes=tuple(wishes),
+        wish_shares=tuple(wishes.values()),
     )
 
 
@@ -146,22 +155,27 @@ def vector_of(columns: Table, taste: Taste) -> Vector | None:
     if not taste.is_cold:
         loud = taste.weight * taste.liking
         vector += loud @ columns.vectors[taste.rows].astype(np.float32) - loud.sum() * columns.mean
-    for text, share in ((taste.profile, 0.5), *((wish, 1.0) for wish in taste.wishes[:1])):
+    for text, share in ((taste.profile, 0.5), *zip(taste.wishes[:1], taste.wish_shares, strict=False)):
         if text in texts:
             vector += share * (texts[text] - columns.mean)
     norm = float(np.linalg.norm(vector))
     return vector / norm if norm > 1e-6 else None
 
 
-def _wishes(state: UserState, query: str | None) -> list[str]:
-    searches = (one.query for one in reversed(state.history) if one.type is EventType.SEARCH and one.query)
-    asked = [query] if query else []
-    for search in searches:
-        if len(asked) == WISHES:
+def _wishes(state: UserState, query: str | None, now: float | None) -> dict[str, float]:
+    """The share of each wish that counts at `now`, newest first; at None no time has passed since any."""
+    found = {query: 1.0} if query else {}
+    for newer, one in enumerate(reversed(state.history)):
+        if len(found) == WISHES:
             break
-        if search not in asked:
-            asked.append(search)
-    return asked
+        if one.type is not EventType.SEARCH or not one.query or one.query in found:
+            continue
+        passed = 0.0 if now is None else max(now - one.at, 0.0) / _WISH_HALF_LIFE_SECONDS
+        share = 0.5 ** (len(found) + newer / _WISH_HALF_LIFE_EVENTS + passed)
+        if share < _FAINT:
+            break
+        found[one.query] = share
+    return found
 
 
 def _share(weights: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from streams.decide.recommend import Request, floor_of, lesson_of, recommend
 from streams.decide.rerank import rerank
 from streams.decide.table import Table
 from streams.decide.taste import taste_of, taste_vector, texts_of
-from streams.values import EventType, Exclusion, Profile, Ranking, Strategy, UserState
+from streams.values import EventType, Exclusion, Interaction, Profile, Ranking, Strategy, UserState
 from tests.unit.decide.catalogue import (
     DAY,
     DIMENSION,
@@ -173,6 +173,30 @@ def test_new_items_get_the_last_two_places_of_one_list_in_ten_and_of_those_that_
     assert [explores(seed=seed) for seed in range(12)] == [True, *[False] * 9, True, False]
     assert explores(seed=1, for_new=True)
     assert not explores(Policy(explore=False), for_new=True)
+
+
+def test_a_wish_fades_with_what_comes_after_it_and_the_reason_names_the_one_that_counts(lived: Table) -> None:
+    texts = {"red": vector_of("wine-0"), "loaf": vector_of("bread-0")}
+
+    def asked(query: str, at: float) -> Interaction:
+        return interaction(None, at, EventType.SEARCH, query=query)
+
+    def wishes(*history: Interaction) -> int:
+        ranking = ranked(lived, UserState("u", history=history), texts=texts, seed=1)
+        return sum(item.reason.kind == "wish" for item in ranking.items)
+
+    clicks = [interaction(f"bread-{n % 8}", NOW - 100 + n, offset=n) for n in range(24)]
+    fresh = wishes(*clicks, asked("red", NOW))
+    amid = wishes(*clicks[:15], asked("red", NOW - 85), *clicks[15:])
+    assert fresh == 10
+    assert amid < fresh
+    assert wishes(asked("red", NOW - 200), *clicks) == 0
+    assert wishes(*(one for one in clicks[:1]), asked("red", NOW - 9 * DAY)) == 0
+
+    state = UserState("u", history=(asked("red", NOW - 2), asked("loaf", NOW - 1)))
+    both = ranked(lived, state, texts=texts, seed=1, limit=30)
+    named = {item.item_id.partition("-")[0]: item.reason.text for item in both.items if item.reason.kind == "wish"}
+    assert named == {"wine": "fits your search: red", "bread": "fits your search: loaf"}
 
 
 def test_nothing_is_too_little() -> None:
