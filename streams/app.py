@@ -124,9 +124,9 @@ class App:
             return loop.run_in_executor(executor, act)
 
         self._offload = offload
-        encoder = self._encoder = await offload(lambda: _open_encoder(settings))
+        encoder = self._encoder = await offload(lambda: open_encoder(settings))
         index = open_index(settings)
-        await index.open(encoder.dimension)
+        await index.open(encoder.dimension, encoder.name)
         stack.push_async_callback(index.close)
         publisher = KafkaPublisher(settings, idempotent=not settings.kafka_embedded)
         await publisher.start()
@@ -156,6 +156,8 @@ class App:
         self.http_url = http.url
         log.info("listening on %s", http.url)
         self._describe(encoder, index)
+        if not await self._take_over(worker, index):
+            return
         await parts.catalogue.load()
         await worker.upkeep.recover()
         log.info("%d items known", len(parts.catalogue.columns))
@@ -166,6 +168,24 @@ class App:
         stack.push_async_callback(consumer.stop)
         self._started = True
         await self._serve(worker, buffer, consumer, index, parts)
+
+    async def _take_over(self, worker: Worker, index: Index) -> bool:
+        """Bring over the items of other encoders. False where we are to stop: whoever comes next goes on from there."""
+        succession = worker.upkeep.succession
+        if index.behind:
+            log.warning("the items in the index are encoded anew by %s before anything else", self._encoder.name)
+        taking = asyncio.create_task(succession.take_over(), name="succession")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        await asyncio.wait([taking, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in (taking, stopping):
+            task.cancel()
+        await asyncio.wait([taking, stopping])
+        if taking.cancelled():
+            return False
+        taking.result()
+        if succession.brought:
+            log.info("%d items of other encoders brought over", succession.brought)
+        return True
 
     async def _serve(self, worker: Worker, buffer: Buffer, consumer: KafkaConsumer, index: Index, parts: Parts) -> None:
         """Until stopped or failed; the loop of the worker ends first, so that its last batch is acknowledged."""
@@ -260,7 +280,9 @@ class App:
     def _reasons(self) -> list[str]:
         """What is missing for being ready, a sentence each."""
         if not self._started:
-            return ["starting: the catalogue is being loaded"]
+            brought = self._worker.upkeep.succession.brought
+            anew = f", {brought} items of it were encoded anew" if brought else ""
+            return [f"starting: the catalogue is being loaded{anew}"]
         reasons = []
         if self._worker.hold is not None:
             reasons.append(f"holding: {self._worker.hold.reason}")
@@ -275,7 +297,8 @@ class App:
         return reasons
 
 
-def _open_encoder(settings: Settings) -> OnnxEncoder:
+def open_encoder(settings: Settings) -> OnnxEncoder:
+    """The encoder that the settings name. Raises `ConfigurationError`, also for a bundle whose hashes don't hold."""
     try:
         return open_bundle(
             Path(settings.bundle) if settings.bundle else None,

@@ -117,10 +117,18 @@ class Index(Protocol):
     shared: bool
     """Whether other processes may write too: then what was written is read back, and lists are checked once more."""
 
-    async def open(self, dimension: int) -> None:
-        """Make what is missing (collections, payload indexes) for vectors of this dimension.
+    @property
+    def behind(self) -> bool:
+        """Whether the items of this encoder are yet to be made from those of another (`foreign`, then `succeed`).
 
-        Raises `ConfigurationError` where the collections exist with another dimension, or the server is too old.
+        Until then `items` may be read and written, and nothing else.
+        """
+
+    async def open(self, dimension: int, encoder: str = "") -> None:
+        """Make what is missing (collections, payload indexes) for vectors of this dimension, made by this encoder.
+
+        Items and tastes are kept apart by encoder: one sees those of one's own only. Without a name, whatever is there.
+        Raises `ConfigurationError` where there are vectors of another dimension, or the server is too old.
         """
 
     async def close(self) -> None:
@@ -151,6 +159,12 @@ class Index(Protocol):
         vectors: bool = False,
     ) -> Page:
         """All points page by page, each exactly once where nothing is written meanwhile."""
+
+    async def foreign(self, *, cursor: str | None = None, limit: int = 1000, match: Match | None = None) -> Page:
+        """As `scan`, without vectors: the items that are kept for other encoders; an item may come once for each."""
+
+    async def succeed(self) -> None:
+        """Make this encoder's items the ones that count: whoever asks by the name alone finds them. At once or not at all."""
 
     async def count(self, collection: Collection) -> int:
         """How many points there are, markers included."""

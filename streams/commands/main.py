@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "evaluate": "Measure quality on a data set, beside the baselines.",
     "dataset": "Fetch a public data set to play with.",
     "arms": "Compare the arms of a trial, with confidence intervals.",
+    "reindex": "Change the encoder while the workers go on.",
     "ranker": "See what ranks, freeze it, or roll it back.",
     "bundle": "Prove an encoder bundle.",
     "distill": "Make an encoder of one's own from one's own catalogue.",

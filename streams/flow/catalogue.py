@@ -41,7 +41,7 @@ class Catalogue:
         self.columns = columns
         self._index = index
         self._clock = clock
-        self._reload_seconds = reload_seconds
+        self.reload_seconds = reload_seconds
         self._looked_at = 0.0
         self._absent: dict[str, float] = {}
         """Items that were looked up in vain, and when."""
@@ -63,8 +63,10 @@ class Catalogue:
     def turned(self, since: float, now: float) -> tuple[list[ItemRecord], list[ItemRecord]]:
         """Items that became recommendable by time alone after `since`, and those that ceased to be, up to `now`."""
         columns = self.columns
-        opened = np.flatnonzero((columns.opens > since) & (columns.opens <= now) & columns.live)
-        closed = np.flatnonzero((columns.closes > since) & (columns.closes <= now) & columns.live)
+        opened, closed = (
+            rows[columns.live[rows]] for moments in (columns.opening, columns.closing)
+            for rows in (np.sort(moments.between(since, now)),)
+        )  # fmt: skip
         return (
             [record for row in opened.tolist() if (record := columns.records[row]) is not None],
             [record for row in closed.tolist() if (record := columns.records[row]) is not None],
@@ -82,7 +84,7 @@ class Catalogue:
         A look that fails is made up for by the next one.
         """
         now = self._clock.now()
-        if not self._index.shared or now - self._looked_at < self._reload_seconds:
+        if not self._index.shared or now - self._looked_at < self.reload_seconds:
             return []
         since = Match(at_least={"updated_ms": int((self._looked_at - OVERLAP_SECONDS) * 1000)})
         withdrawn = await self._load_items(since)
@@ -114,7 +116,7 @@ class Catalogue:
         missing = [
             item_id
             for item_id in wanted
-            if item_id not in self.columns and now - self._absent.get(item_id, 0.0) > self._reload_seconds
+            if item_id not in self.columns and now - self._absent.get(item_id, 0.0) > self.reload_seconds
         ]
         if not missing:
             return
@@ -240,9 +242,9 @@ def _came(record: ItemRecord | None) -> float:
 
 def _grow(seen: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
     """The first row of the array −∞, the others 0, up to so many columns."""
-    grown = np.zeros((len(seen), max(rows, seen.shape[1])))
-    if grown.shape == seen.shape:
+    if rows <= seen.shape[1]:
         return seen
+    grown = np.zeros((len(seen), rows))
     grown[0] = -np.inf
     grown[:, : seen.shape[1]] = seen
     return grown

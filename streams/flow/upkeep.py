@@ -21,6 +21,7 @@ from streams.flow.parts import REBALANCE, Setting
 from streams.flow.recommend import tombstone_message
 from streams.flow.report import BatchReport
 from streams.flow.signals import decode_signals
+from streams.flow.succession import Succession
 from streams.flow.users import REPEATS_SECONDS, UserWork, from_point, to_point
 from streams.ports import Collection, Match, Write
 from streams.values import ItemRecord, Message, Record, Topic, Trigger, TriggerKind, UserState
@@ -42,6 +43,15 @@ class Upkeep:
         self._limits = setting.limits
         self._parts = setting.parts
         self._lists = Lists(setting)
+        world, texts = setting.world, setting.parts.texts
+        self.succession = Succession(
+            world.index,
+            texts.encoder,
+            texts.encode,
+            world.clock,
+            world.randomness,
+            self._parts.catalogue.reload_seconds,
+        )
         self._flushed_at = setting.world.clock.monotonic()
         self._ticked: dict[int, float] = {}
         """Until when each owned partition of items was looked at for what time alone changed."""
@@ -122,6 +132,7 @@ class Upkeep:
         """What others changed. Who withdrew an item has refreshed the lists that held it; those that were made since,
         by workers that did not know yet, are refreshed by them.
         """
+        await self.succession.follow()
         self._withdrawn += await self._parts.catalogue.reload()
         if self._withdrawn:
             messages, _ = await self._parts.fan_out.withdrawn(self._withdrawn, self._world.clock.now())

@@ -1,15 +1,19 @@
 """The files of the embedded index.
 
 - DIR/lock: held by the process that uses the index
-- DIR/layout.json: the dimension of the vectors
-- DIR/COLLECTION/current: the name of the shard in use, replaced atomically: the moment a rebuild takes effect
-- DIR/COLLECTION/shard-N/: the shard; whatever else lies beside it was left by a rebuild that was cut short
+- DIR/layout.json: whose vectors there are, their dimension, and HOME
+- DIR/HOME/COLLECTION/current: the name of the shard in use, replaced atomically: the moment a rebuild takes effect
+- DIR/HOME/COLLECTION/shard-N/: the shard; whatever else lies beside it was left by a rebuild that was cut short
+
+HOME is nothing at first. Another encoder's index is filled in `encoder-NAME`; the new layout, replaced atomically, makes it
+the one in use.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Final
@@ -21,13 +25,18 @@ from streams.ports import Collection
 
 FORMAT: Final = 2
 """How the files are written; another number is another release's."""
+MOVED: Final = 3
+"""The same where there is a home: releases that know none must not take the directory for an empty one."""
 
 
-class Layout(msgspec.Struct, frozen=True):
+class Layout(msgspec.Struct, frozen=True, omit_defaults=True):
     """What `layout.json` says."""
 
     format: int
     dimension: int
+    encoder: str = ""
+    """Who made the vectors; empty in what releases before 0.2 wrote."""
+    home: str = ""
 
 
 class Directory:
@@ -37,9 +46,11 @@ class Directory:
         self.path = path
         self._free_bytes = free_bytes
         self._lock: int | None = None
+        self.layout: Layout | None = None
+        """None in a directory that is new."""
 
-    def take(self, dimension: int) -> None:
-        """Hold the directory. Raises `ConfigurationError` where it is in use, no index, or of another dimension."""
+    def take(self) -> None:
+        """Hold the directory. Raises `ConfigurationError` where it is in use, no index, or another release's."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             names = [entry.name for entry in self.path.iterdir()]
@@ -55,7 +66,7 @@ class Directory:
             raise ConfigurationError(
                 f"another process uses the index in {self.path}: stop it, or ask it over its HTTP port"
             ) from error
-        self._check_layout(dimension)
+        self._read_layout()
 
     def release(self) -> None:
         """Let others take it. Idempotent."""
@@ -105,27 +116,56 @@ class Directory:
                 else:
                     entry.unlink()
 
-    def _home(self, collection: Collection) -> Path:
-        return self.path / collection
+    def heir(self, encoder: str) -> Directory:
+        """The directory for another encoder's index, in this one and held with it."""
+        heir = Directory(self.path, free_bytes=self._free_bytes)
+        heir.layout = Layout(MOVED, 0, encoder, f"encoder-{re.sub(r'[^A-Za-z0-9._-]', '_', encoder)}")
+        heir.root.mkdir(exist_ok=True)
+        return heir
 
-    def _check_layout(self, dimension: int) -> None:
-        path = self.path / "layout.json"
-        if path.exists():
-            layout = msgspec.json.decode(path.read_bytes(), type=Layout)
-            if layout.format != FORMAT:
-                raise ConfigurationError(
-                    f"the index in {self.path} has format {layout.format}, this release reads {FORMAT}: "
-                    "use the release that wrote it, or an empty directory"
-                )
-            if layout.dimension != dimension:
-                raise ConfigurationError(
-                    f"the index in {self.path} holds vectors of dimension {layout.dimension}, the encoder makes "
-                    f"{dimension}: use another directory, or the encoder that filled this one"
-                )
-            return
-        path.write_bytes(msgspec.json.encode(Layout(format=FORMAT, dimension=dimension)))
-        _sync(path)
+    def settle(self, dimension: int, encoder: str, home: str = "") -> None:
+        """Say what is in use from now on: durable and atomic."""
+        self.layout = Layout(MOVED if home else FORMAT, dimension, encoder, home)
+        pending = self.path / "layout.pending"
+        pending.write_bytes(msgspec.json.encode(self.layout))
+        _sync(pending)
+        pending.replace(self.path / "layout.json")
         _sync(self.path)
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise `ConfigurationError` where the vectors are of another."""
+        if self.layout is not None and self.layout.dimension != dimension:
+            raise ConfigurationError(
+                f"the index in {self.path} holds vectors of dimension {self.layout.dimension}, the encoder makes "
+                f"{dimension}: use another directory, or the encoder that filled this one"
+            )
+
+    def prune(self, spared: Path | None = None) -> None:
+        """Delete the homes that are not in use, but for one: of encoders that were left, or never arrived."""
+        for entry in self.path.iterdir():
+            is_home = entry.name.startswith("encoder-") or (self.root != self.path and entry.name in set(Collection))
+            if is_home and entry not in (self.root, spared):
+                shutil.rmtree(entry)
+
+    @property
+    def root(self) -> Path:
+        """Where the collections are."""
+        return self.path / (self.layout.home if self.layout else "")
+
+    def _home(self, collection: Collection) -> Path:
+        return self.root / collection
+
+    def _read_layout(self) -> None:
+        path = self.path / "layout.json"
+        if not path.exists():
+            return
+        layout = msgspec.json.decode(path.read_bytes(), type=Layout)
+        if layout.format not in (FORMAT, MOVED):
+            raise ConfigurationError(
+                f"the index in {self.path} has format {layout.format}, this release reads {FORMAT} and {MOVED}: "
+                "use the release that wrote it, or an empty directory"
+            )
+        self.layout = layout
 
 
 def size_bytes(path: Path) -> int:

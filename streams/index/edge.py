@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from streams.errors import IndexUnavailableError
-from streams.index.directory import Directory, copy_tree, size_bytes
-from streams.index.rebuild import build_shard
+from streams.index.directory import Directory, copy_tree, size_bytes, sync_tree
+from streams.index.rebuild import SCAN_PAGE, build_shard, check_complete, copy_points, maker_in, replay, run_to_end
 from streams.index.shard import Shard
 from streams.index.stored import check_fields, check_match, point_id
 from streams.ports import Collection, Hit, Match, Page, Point, Query, Write
 
 FREE_BYTES: Final = 256 * 1024 * 1024
 """Writes are refused below this much free disk: Edge maps its files, and a mapped page that finds no room kills us."""
-SCAN_PAGE: Final = 100
-"""Points read at a time without letting others run: 1 ms, with vectors 10 ms."""
 UNINDEXED_POINTS: Final = 50_000
 """From so many on, and a tenth of all, points without a graph are worth a rebuild: a search takes 25 ms for them."""
 
@@ -36,6 +35,9 @@ class EdgeIndex:
         self._directory = Directory(directory, free_bytes=free_bytes)
         self._dimension = 0
         self._shards: dict[Collection, Shard] = {}
+        self._old: dict[Collection, Shard] = {}
+        """Those of the encoder that is left, while its items are encoded anew."""
+        self._heir: Directory | None = None
         self._writing = {collection: asyncio.Lock() for collection in Collection}
         self._touched: dict[Collection, set[str]] = {}
         self._unindexed = dict.fromkeys(Collection, 0)
@@ -44,20 +46,61 @@ class EdgeIndex:
         self._rebuild: asyncio.Task[None] | None = None
         self._growth: asyncio.Task[None] | None = None
 
-    async def open(self, dimension: int) -> None:
+    @property
+    def behind(self) -> bool:
+        """See the port."""
+        return self._heir is not None
+
+    async def open(self, dimension: int, encoder: str = "") -> None:
         """See the port. Raises `ConfigurationError` too when another process uses the directory, or it is not ours."""
-        self._directory.take(dimension)
+        self._directory.take()
         self._dimension = dimension
         try:
             self._directory.check_room()
+            if (layout := self._directory.layout) is None:
+                self._directory.settle(dimension, encoder)
+            elif encoder and (maker := maker_in(self._directory)) not in ("", encoder):
+                return self._open_beside(layout.dimension, maker, encoder)
+            else:
+                self._directory.check_dimension(dimension)
+                if encoder and not layout.encoder:
+                    self._directory.settle(dimension, encoder, layout.home)
+            self._directory.prune()
             for collection in Collection:
-                self._directory.sweep(collection)
-                shard = Shard(collection, self._directory.current(collection), dimension)
-                self._shards[collection] = shard
-                self._unindexed[collection] = shard.unindexed()
+                self._open_shard(self._directory, collection)
         except BaseException:
             await self.close()
             raise
+
+    def _open_shard(self, directory: Directory, collection: Collection) -> Shard:
+        directory.sweep(collection)
+        shard = self._shards[collection] = Shard(collection, directory.current(collection), self._dimension)
+        self._unindexed[collection] = shard.unindexed()
+        return shard
+
+    def _open_beside(self, dimension: int, maker: str, encoder: str) -> None:
+        log.warning("the index holds items of the encoder %s: they are encoded anew by %s", maker, encoder)
+        self._heir = heir = self._directory.heir(encoder)
+        self._directory.prune(heir.root)
+        for collection in Collection:
+            self._old[collection] = Shard(collection, self._directory.current(collection), dimension)
+        self._open_shard(heir, Collection.ITEMS)
+
+    async def succeed(self) -> None:
+        """See the port. Users and statistics are copied, without tastes; until the new layout stands all is as it was."""
+        if (heir := self._heir) is None or heir.layout is None:
+            return
+        for collection in (Collection.USERS, Collection.STATISTICS):
+            shutil.rmtree(heir.root / collection, ignore_errors=True)
+            await copy_points(self._old[collection], self._open_shard(heir, collection))
+        for shard in self._shards.values():
+            shard.flush()
+        await run_to_end(partial(sync_tree, heir.root))
+        self._directory.settle(self._dimension, heir.layout.encoder, heir.layout.home)
+        self._heir = None
+        while self._old:
+            self._old.popitem()[1].close()
+        await run_to_end(self._directory.prune)
 
     async def close(self) -> None:
         """See the port. A rebuild that is under way is given up."""
@@ -66,8 +109,10 @@ class EdgeIndex:
             self._rebuild.cancel()
         if running:
             await asyncio.wait(running)
-        while self._shards:
-            self._shards.popitem()[1].close()
+        for shards in (self._shards, self._old):
+            while shards:
+                shards.popitem()[1].close()
+        self._heir = None
         self._directory.release()
 
     async def read(self, collection: Collection, keys: Sequence[str], *, vectors: bool = False) -> list[Point | None]:
@@ -119,6 +164,13 @@ class EdgeIndex:
             await asyncio.sleep(0)
         return Page(tuple(points), cursor)
 
+    async def foreign(self, *, cursor: str | None = None, limit: int = 1000, match: Match | None = None) -> Page:
+        """See the port."""
+        if self._heir is None:
+            return Page((), None)
+        points, cursor = self._old[Collection.ITEMS].scan(cursor, limit, match, vectors=False)
+        return Page(tuple(points.values()), cursor)
+
     async def count(self, collection: Collection) -> int:
         """See the port."""
         return self._shard(collection).count()
@@ -129,7 +181,7 @@ class EdgeIndex:
 
     def _look_at_growth(self, collection: Collection) -> None:
         unindexed = self._unindexed[collection] + len(self._fresh[collection])
-        if unindexed < UNINDEXED_POINTS or (self._growth is not None and not self._growth.done()):
+        if unindexed < UNINDEXED_POINTS or self.behind or (self._growth is not None and not self._growth.done()):
             return
         if unindexed * 10 > self._shard(collection).count():
             self._growth = asyncio.create_task(self._index_grown(collection))
@@ -160,7 +212,7 @@ class EdgeIndex:
                 await self._rebuild_one(collection)
             finally:
                 self._touched.pop(collection, None)
-                await _run_to_end(partial(self._directory.sweep, collection))
+                await run_to_end(partial(self._directory.sweep, collection))
 
     async def _rebuild_one(self, collection: Collection) -> None:
         """DELIVERY section 8: copy, build anew beside, replay what was touched meanwhile, exchange."""
@@ -171,19 +223,19 @@ class EdgeIndex:
         self._directory.check_room(2 * size_bytes(old.path))
         async with self._writing[collection]:
             old.flush()
-            await _run_to_end(partial(copy_tree, old.path, copy))
+            await run_to_end(partial(copy_tree, old.path, copy))
             count = old.count()
             touched = self._touched[collection] = set()
             self._unindexed[collection], self._fresh[collection] = 0, set()
         await build_shard(copy, target, collection, self._dimension)
         new = Shard(collection, target, self._dimension)
         try:
-            _check_complete(new, count)
+            check_complete(new, count)
             while len(touched) > SCAN_PAGE:
-                _replay(old, new, [touched.pop() for _ in range(SCAN_PAGE)])
+                replay(old, new, [touched.pop() for _ in range(SCAN_PAGE)])
                 await asyncio.sleep(0)
             async with self._writing[collection]:
-                _replay(old, new, list(touched))
+                replay(old, new, list(touched))
                 new.flush()
                 self._directory.switch(target, collection)
                 self._shards[collection] = new
@@ -193,32 +245,6 @@ class EdgeIndex:
         old.close()
 
     def _shard(self, collection: Collection) -> Shard:
-        shard = self._shards.get(collection)
-        if shard is None:
+        if (shard := self._shards.get(collection)) is None:
             raise IndexUnavailableError("the embedded index is not open")
         return shard
-
-
-def _check_complete(new: Shard, count: int) -> None:
-    """An incomplete copy opens as a smaller shard, without an error: never exchange for that."""
-    if new.count() != count:
-        raise IndexUnavailableError(
-            f"rebuilding {new.collection} brought {new.count()} of {count} points: kept the old"
-        )
-
-
-def _replay(old: Shard, new: Shard, ids: Sequence[str]) -> None:
-    """Bring points to the state that `old` has now."""
-    points = old.read(ids, vectors=True)
-    new.store(points)
-    new.delete(identity for identity in ids if identity not in points)
-
-
-async def _run_to_end(work: Callable[[], None]) -> None:
-    """Run in a thread. Cancelled, wait for its end first: a thread cannot be stopped, and nobody may meet its files."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise

@@ -18,6 +18,7 @@ class ExactIndex:
     """The port Index over dictionaries. It outlives `close`: opened again, it holds what it held (a simulated disk)."""
 
     name = "exact"
+    behind = False
 
     def __init__(self, *, shared: bool = False) -> None:
         self.shared = shared
@@ -25,7 +26,7 @@ class ExactIndex:
         self._dimension: int | None = None
         self._matrices: dict[Collection, tuple[list[str], NDArray[np.float32]]] = {}
 
-    async def open(self, dimension: int) -> None:
+    async def open(self, dimension: int, encoder: str = "") -> None:  # noqa: ARG002  (one encoder only)
         """Fix the dimension of every vector."""
         if self._dimension not in (None, dimension):
             raise ConfigurationError(
@@ -79,6 +80,13 @@ class ExactIndex:
         page = keys[start : start + limit]
         found = tuple(point for key in page if (point := _shown(points[key], vectors=vectors)))
         return Page(found, page[-1] if start + limit < len(keys) else None)
+
+    async def foreign(self, *, cursor: str | None = None, limit: int = 1000, match: Match | None = None) -> Page:  # noqa: ARG002
+        """See the port: there are none."""
+        return Page((), None)
+
+    async def succeed(self) -> None:
+        """See the port: it is so already."""
 
     async def count(self, collection: Collection) -> int:
         """See the port."""

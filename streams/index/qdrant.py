@@ -1,11 +1,12 @@
 """The index on a Qdrant server, by gRPC, shared by any number of workers.
 
-A collection is reached by its alias (prefix and name); what stands behind the alias is numbered, so that another can be
-filled beside it and take its place. Nothing here depends on one worker being the only one.
+A collection is reached by its alias (prefix and name); what stands behind the alias is numbered. Items are kept once for
+each encoder that workers run: see `streams.index.generations`. Nothing here depends on one worker being the only one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,8 +14,17 @@ import numpy as np
 from qdrant_client import AsyncQdrantClient, models
 
 from streams.errors import IndexUnavailableError
-from streams.index.server import REQUEST_SECONDS, check_version, mapped_errors, prepare
-from streams.index.stored import DENSE, FIELDS, TERMS, check_fields, check_match, point_id, to_fields, to_payload
+from streams.index.generations import Generation, find_generation, forget_others, other_generations, succeed
+from streams.index.server import (
+    REQUEST_SECONDS,
+    check_version,
+    mapped_errors,
+    prepare,
+    to_filter,
+    to_operation,
+    to_sparse,
+)
+from streams.index.stored import DENSE, FIELDS, TERMS, check_fields, check_match, point_id, to_fields
 from streams.ports import Collection, Hit, Match, Page, Point, Query, Terms, Write
 
 WRITES: Final = 64
@@ -36,16 +46,27 @@ class QdrantIndex:
         self._prefix = prefix
         self._quantized = quantization == "scalar"
         self._opened: AsyncQdrantClient | None = None
+        self._encoder = ""
+        self._generation = Generation(self._alias(Collection.ITEMS), complete=True)
 
-    async def open(self, dimension: int) -> None:
+    @property
+    def behind(self) -> bool:
+        """See the port."""
+        return not self._generation.complete
+
+    async def open(self, dimension: int, encoder: str = "") -> None:
         """See the port. Safe while other workers do the same."""
         self._opened = self._make_client()
+        self._encoder = encoder
         try:
             async with mapped_errors("open"):
                 await check_version(self._client)
+                items, users = self._alias(Collection.ITEMS), self._alias(Collection.USERS)
+                self._generation = await find_generation(self._client, items, users, encoder, dimension)
                 for collection in Collection:
+                    dense = self._dense(collection)
                     await prepare(
-                        self._client, collection, self._alias(collection), dimension, quantized=self._quantized
+                        self._client, collection, self._name(collection), dense, dimension, quantized=self._quantized
                     )
         except BaseException:
             await self.close()
@@ -65,21 +86,23 @@ class QdrantIndex:
         async with mapped_errors("read"):
             for start in range(0, len(wanted), READS):
                 records = await self._client.retrieve(
-                    self._alias(collection), wanted[start : start + READS], with_payload=True, with_vectors=vectors,
+                    self._name(collection), wanted[start : start + READS], with_payload=True, with_vectors=vectors,
                     consistency=models.ReadConsistencyType.MAJORITY, timeout=REQUEST_SECONDS,
                 )  # fmt: skip
-                found.update((str(record.id), _point(collection, record)) for record in records)
+                found.update(
+                    (str(record.id), _point(collection, record, self._dense(collection))) for record in records
+                )
         return [found.get(identity) for identity in ids]
 
     async def write(self, collection: Collection, writes: Sequence[Write]) -> None:
         """See the port. One operation for each write, its condition checked by the server when it applies it."""
         for write in writes:
             check_fields(collection, write.point.fields)
-        operations = [_operation(write) for write in writes]
+        operations = [to_operation(write, self._dense(collection)) for write in writes]
         async with mapped_errors("write"):
             for start in range(0, len(operations), WRITES):
                 results = await self._client.batch_update_points(
-                    self._alias(collection), operations[start : start + WRITES], wait=True,
+                    self._name(collection), operations[start : start + WRITES], wait=True,
                     ordering=models.WriteOrdering.STRONG, timeout=REQUEST_SECONDS,
                 )  # fmt: skip
                 late = [result.status for result in results if result.status != models.UpdateStatus.COMPLETED]
@@ -93,7 +116,7 @@ class QdrantIndex:
         if requests:
             async with mapped_errors("search"):
                 responses = await self._client.query_batch_points(
-                    self._alias(collection), list(requests.values()), timeout=REQUEST_SECONDS
+                    self._name(collection), list(requests.values()), timeout=REQUEST_SECONDS
                 )
             for at, response in zip(requests, responses, strict=True):
                 results[at] = [_hit(collection, found.payload or {}, found.score) for found in response.points]
@@ -104,7 +127,7 @@ class QdrantIndex:
         check_match(collection, match)
         async with mapped_errors("find"):
             records, _ = await self._client.scroll(
-                self._alias(collection), scroll_filter=_filter(match), limit=limit, with_payload=_shown(collection),
+                self._name(collection), scroll_filter=to_filter(match), limit=limit, with_payload=_shown(collection),
                 timeout=REQUEST_SECONDS,
             )  # fmt: skip
         return [_hit(collection, record.payload or {}, 0.0) for record in records]
@@ -117,16 +140,45 @@ class QdrantIndex:
         check_match(collection, match or Match())
         async with mapped_errors("scan"):
             records, following = await self._client.scroll(
-                self._alias(collection), scroll_filter=_filter(match), limit=limit, offset=cursor, with_payload=True,
+                self._name(collection), scroll_filter=to_filter(match), limit=limit, offset=cursor, with_payload=True,
                 with_vectors=vectors, timeout=REQUEST_SECONDS,
             )  # fmt: skip
-        points = tuple(_point(collection, record) for record in records)
+        points = tuple(_point(collection, record, self._dense(collection)) for record in records)
         return Page(points, None if following is None else str(following))
+
+    async def foreign(self, *, cursor: str | None = None, limit: int = 1000, match: Match | None = None) -> Page:
+        """See the port. One generation after the other."""
+        async with mapped_errors("scan"):
+            others = await other_generations(self._client, self._alias(Collection.ITEMS), self._generation.collection)
+            now, _, offset = (cursor or "").partition(" ")
+            others = [name for name in others if name >= now]
+            if not others:
+                return Page((), None)
+            records, following = await self._client.scroll(
+                others[0], scroll_filter=to_filter(match), limit=limit, offset=(offset or None) if others[0] == now else None,
+                with_payload=True, timeout=REQUEST_SECONDS,
+            )  # fmt: skip
+        points = tuple(_point(Collection.ITEMS, record, DENSE) for record in records)
+        if following is not None:
+            return Page(points, f"{others[0]} {following}")
+        return Page(points, f"{others[1]} " if len(others) > 1 else None)
+
+    async def succeed(self) -> None:
+        """See the port."""
+        async with mapped_errors("change the aliases"):
+            await succeed(self._client, self._alias(Collection.ITEMS), self._encoder, self._generation.collection)
+        self._generation = dataclasses.replace(self._generation, complete=True)
+
+    async def forget_others(self) -> list[str]:
+        """Delete what is kept for other encoders; returns the names of what was deleted. Not while their workers live."""
+        items, users = self._alias(Collection.ITEMS), self._alias(Collection.USERS)
+        async with mapped_errors("delete"):
+            return await forget_others(self._client, items, users, self._generation)
 
     async def count(self, collection: Collection) -> int:
         """See the port."""
         async with mapped_errors("count"):
-            counted = await self._client.count(self._alias(collection), exact=True, timeout=REQUEST_SECONDS)
+            counted = await self._client.count(self._name(collection), exact=True, timeout=REQUEST_SECONDS)
         return counted.count
 
     async def purge(self) -> None:
@@ -141,9 +193,15 @@ class QdrantIndex:
     def _alias(self, collection: Collection) -> str:
         return f"{self._prefix}{collection}"
 
+    def _name(self, collection: Collection) -> str:
+        return self._generation.collection if collection is Collection.ITEMS else self._alias(collection)
+
+    def _dense(self, collection: Collection) -> str:
+        return self._generation.dense if collection is Collection.USERS else DENSE
+
     def _request(self, collection: Collection, query: Query) -> models.QueryRequest:
         check_match(collection, query.match)
-        nearest: Any = _sparse(query.terms) if query.terms is not None else None
+        nearest: Any = to_sparse(query.terms) if query.terms is not None else None
         if query.vector is not None:
             nearest = query.vector.tolist()
         if nearest is None:
@@ -151,44 +209,12 @@ class QdrantIndex:
         rescored = models.QuantizationSearchParams(rescore=True, oversampling=2.0)
         return models.QueryRequest(
             query=models.NearestQuery(nearest=nearest),
-            using=DENSE if query.vector is not None else TERMS,
-            filter=_filter(query.match),
+            using=self._dense(collection) if query.vector is not None else TERMS,
+            filter=to_filter(query.match),
             limit=query.limit,
             with_payload=_shown(collection),
             params=models.SearchParams(quantization=rescored) if self._quantized and query.vector is not None else None,
         )
-
-
-def _operation(write: Write) -> models.UpsertOperation:
-    """`update_only` under its version, or `insert_only`: a condition alone would insert where it fails on nothing."""
-    point = write.point
-    vector: dict[str, Any] = {}
-    if point.vector is not None:
-        vector[DENSE] = point.vector.tolist()
-    if point.terms is not None and len(point.terms.ids):
-        vector[TERMS] = _sparse(point.terms)
-    struct = models.PointStruct(id=point_id(point.key), vector=vector, payload=to_payload(point))
-    if write.expected is None:
-        upsert = models.PointsList(points=[struct], update_mode=models.UpdateMode.INSERT_ONLY)
-    else:
-        condition = models.FieldCondition(key="version", match=models.MatchValue(value=write.expected))
-        upsert = models.PointsList(
-            points=[struct], update_mode=models.UpdateMode.UPDATE_ONLY, update_filter=models.Filter(must=[condition])
-        )
-    return models.UpsertOperation(upsert=upsert)
-
-
-def _filter(match: Match | None) -> models.Filter | None:
-    if match is None:
-        return None
-    conditions: list[Any] = [
-        models.FieldCondition(key=name, match=models.MatchValue(value=value)) for name, value in match.equals.items()
-    ]
-    conditions += [models.FieldCondition(key=name, range=models.Range(lt=bound)) for name, bound in match.below.items()]
-    conditions += [
-        models.FieldCondition(key=name, range=models.Range(gte=bound)) for name, bound in match.at_least.items()
-    ]
-    return models.Filter(must=conditions) if conditions else None
 
 
 def _is_empty(query: Query) -> bool:
@@ -203,7 +229,7 @@ def _hit(collection: Collection, payload: Mapping[str, Any], score: float) -> Hi
     return Hit(payload["key"], score, to_fields(collection, payload))
 
 
-def _point(collection: Collection, record: models.Record) -> Point:
+def _point(collection: Collection, record: models.Record, dense: str) -> Point:
     payload = record.payload or {}
     stored: Any = record.vector if isinstance(record.vector, Mapping) else {}
     terms = stored.get(TERMS)
@@ -213,10 +239,6 @@ def _point(collection: Collection, record: models.Record) -> Point:
         write_id=payload["write_id"],
         body=payload["body"],
         fields=to_fields(collection, payload),
-        vector=np.array(stored[DENSE], dtype=np.float32) if DENSE in stored else None,
+        vector=np.array(stored[dense], dtype=np.float32) if dense in stored else None,
         terms=Terms(np.array(terms.indices, np.uint32), np.array(terms.values, np.float32)) if terms else None,
     )
-
-
-def _sparse(terms: Terms) -> models.SparseVector:
-    return models.SparseVector(indices=terms.ids.tolist(), values=terms.weights.tolist())

@@ -1,10 +1,10 @@
-"""A Qdrant server: the connection, its errors as our own, and the collections made ready on it."""
+"""A Qdrant server: the connection, its errors as our own, the collections made ready on it, and what is sent to it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import grpc
@@ -13,8 +13,8 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
 from streams.errors import ConfigurationError, IndexUnavailableError
-from streams.index.stored import DENSE, FIELDS, TERMS, Kind
-from streams.ports import Collection
+from streams.index.stored import DENSE, FIELDS, TERMS, Kind, point_id, to_payload
+from streams.ports import Collection, Match, Terms, Write
 
 REQUEST_SECONDS: Final = 10
 """A call that takes longer is given up: the index is unavailable."""
@@ -108,21 +108,19 @@ async def look(client: AsyncQdrantClient, prefix: str) -> str:
 
 
 async def prepare(
-    client: AsyncQdrantClient, collection: Collection, alias: str, dimension: int, *, quantized: bool
+    client: AsyncQdrantClient, collection: Collection, name: str, dense: str, dimension: int, *, quantized: bool
 ) -> None:
-    """Make a collection, its alias and payload indexes where they are missing, and check what is there.
+    """Make a collection, its alias, its vector `dense` and payload indexes where they are missing; check what is there.
 
-    Safe while others do it too. Raises `ConfigurationError` for a collection of another maker or dimension.
+    `name`: of the collection or its alias. Safe while others do it too. Raises `ConfigurationError` for a collection of
+    another maker or dimension.
     """
-    aliases = {known.alias_name: known.collection_name for known in (await client.get_aliases()).aliases}
-    name = aliases.get(alias, alias)
-    if alias not in aliases and not await client.collection_exists(alias):
-        name = f"{alias}-1"
-        await _create(client, name, dimension)
-        made = models.CreateAlias(collection_name=name, alias_name=alias)
-        await client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
+    if name not in await known_aliases(client) and not await client.collection_exists(name):
+        await create(client, f"{name}-1", dimension)
+        await point_aliases(client, {name: f"{name}-1"})
     info = await client.get_collection(name)
-    _check_vectors(alias, info, dimension)
+    if collection is not Collection.STATISTICS:  # which have no vectors
+        await _check_vectors(client, name, info, dense, dimension)
     if collection is Collection.ITEMS and quantized != (info.config.quantization_config is not None):
         await client.update_collection(
             name, quantization_config=_QUANTIZATION if quantized else models.Disabled.DISABLED
@@ -137,7 +135,23 @@ async def prepare(
             )
 
 
-async def _create(client: AsyncQdrantClient, name: str, dimension: int) -> None:
+async def known_aliases(client: AsyncQdrantClient) -> dict[str, str]:
+    """Collections by alias."""
+    return {known.alias_name: known.collection_name for known in (await client.get_aliases()).aliases}
+
+
+async def point_aliases(client: AsyncQdrantClient, targets: Mapping[str, str], without: Iterable[str] = ()) -> None:
+    """Let aliases name these collections and others cease to be, all at once."""
+    gone = [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)) for alias in without]
+    made = [
+        models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=name, alias_name=alias))
+        for alias, name in targets.items()
+    ]
+    await client.update_collection_aliases([*gone, *made])
+
+
+async def create(client: AsyncQdrantClient, name: str, dimension: int) -> None:
+    """Make a collection, unless another worker was quicker."""
     try:
         await client.create_collection(
             name,
@@ -145,17 +159,69 @@ async def _create(client: AsyncQdrantClient, name: str, dimension: int) -> None:
             sparse_vectors_config={TERMS: models.SparseVectorParams()},
         )
     except (grpc.aio.AioRpcError, ValueError):
-        if not await client.collection_exists(name):  # else another worker was quicker
+        if not await client.collection_exists(name):
             raise
 
 
-def _check_vectors(alias: str, info: models.CollectionInfo, dimension: int) -> None:
+async def _check_vectors(
+    client: AsyncQdrantClient, name: str, info: models.CollectionInfo, dense: str, dimension: int
+) -> None:
+    """Raises `ConfigurationError`. A collection that was made for another encoder gets a vector for this one's."""
     vectors = info.config.params.vectors
-    dense = vectors.get(DENSE) if isinstance(vectors, Mapping) else None
-    if dense is None or TERMS not in (info.config.params.sparse_vectors or {}):
-        raise ConfigurationError(f"the collection {alias} was not made by Coldstream: set another prefix")
-    if dense.size != dimension:
+    found = vectors if isinstance(vectors, Mapping) else {}
+    if not any(known.partition("-")[0] == DENSE for known in found) or TERMS not in (
+        info.config.params.sparse_vectors or {}
+    ):
+        raise ConfigurationError(f"the collection {name} was not made by Coldstream: set another prefix")
+    if dense not in found:
+        config = models.DenseVectorConfig(size=dimension, distance=models.Distance.DOT)
+        try:
+            await client.create_vector_name(name, dense, models.DenseVectorNameConfig(dense=config))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise ConfigurationError("a second encoder beside the first needs Qdrant 1.18 or newer") from error
+            if dense not in ((await client.get_collection(name)).config.params.vectors or {}):
+                raise  # else another worker was quicker
+    elif found[dense].size != dimension:
         raise ConfigurationError(
-            f"the collection {alias} holds vectors of dimension {dense.size}, the encoder makes {dimension}: "
+            f"the collection {name} holds vectors of dimension {found[dense].size}, the encoder makes {dimension}: "
             "set another prefix, or the encoder that filled this one"
         )
+
+
+def to_operation(write: Write, dense: str) -> models.UpsertOperation:
+    """`update_only` under its version, or `insert_only`: a condition alone would insert where it fails on nothing."""
+    point = write.point
+    vector: dict[str, Any] = {}
+    if point.vector is not None:
+        vector[dense] = point.vector.tolist()
+    if point.terms is not None and len(point.terms.ids):
+        vector[TERMS] = to_sparse(point.terms)
+    struct = models.PointStruct(id=point_id(point.key), vector=vector, payload=to_payload(point))
+    if write.expected is None:
+        upsert = models.PointsList(points=[struct], update_mode=models.UpdateMode.INSERT_ONLY)
+    else:
+        condition = models.FieldCondition(key="version", match=models.MatchValue(value=write.expected))
+        upsert = models.PointsList(
+            points=[struct], update_mode=models.UpdateMode.UPDATE_ONLY, update_filter=models.Filter(must=[condition])
+        )
+    return models.UpsertOperation(upsert=upsert)
+
+
+def to_filter(match: Match | None) -> models.Filter | None:
+    """A condition as the server knows it."""
+    if match is None:
+        return None
+    conditions: list[Any] = [
+        models.FieldCondition(key=name, match=models.MatchValue(value=value)) for name, value in match.equals.items()
+    ]
+    conditions += [models.FieldCondition(key=name, range=models.Range(lt=bound)) for name, bound in match.below.items()]
+    conditions += [
+        models.FieldCondition(key=name, range=models.Range(gte=bound)) for name, bound in match.at_least.items()
+    ]
+    return models.Filter(must=conditions) if conditions else None
+
+
+def to_sparse(terms: Terms) -> models.SparseVector:
+    """Terms as the server knows them."""
+    return models.SparseVector(indices=terms.ids.tolist(), values=terms.weights.tolist())

@@ -11,6 +11,8 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
 
+import msgspec
+
 from streams.ports import Collection, FieldValue, Match, Point
 
 DENSE: Final = "dense"
@@ -67,6 +69,15 @@ def point_id(key: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, key))
 
 
+class _Made(msgspec.Struct):
+    encoder: str = ""
+
+
+def maker_of(body: str) -> str:
+    """The encoder that made the vector of an item, as its record says; empty where it has none."""
+    return _MADE.decode(body).encoder
+
+
 def check_fields(collection: Collection, fields: Mapping[str, FieldValue]) -> None:
     """Raise `ValueError` for a field that is not declared in `FIELDS` or has another type: the caller's defect."""
     kinds = FIELDS[collection]
@@ -113,3 +124,6 @@ def to_fields(collection: Collection, payload: Mapping[str, Any]) -> dict[str, F
         else:
             fields[name] = float(value) if kind is Kind.FLOAT else value
     return fields
+
+
+_MADE: Final = msgspec.json.Decoder(_Made)

@@ -112,6 +112,7 @@ class SimIndex:
     """One process's connection to the index that all share."""
 
     name = "exact"
+    behind = False
 
     def __init__(self, store: ExactIndex, written: Callable[[Collection, Point], None]) -> None:
         self._store = store
@@ -120,8 +121,14 @@ class SimIndex:
         self.unconditional = False
         """A planted bug: conditions are ignored."""
 
-    async def open(self, dimension: int) -> None:
-        drive(self._store.open(dimension))
+    async def open(self, dimension: int, encoder: str = "") -> None:
+        drive(self._store.open(dimension, encoder))
+
+    async def foreign(self, *, cursor: str | None = None, limit: int = 1000, match: Match | None = None) -> Page:
+        return Page((), None)
+
+    async def succeed(self) -> None:
+        return
 
     async def close(self) -> None:
         return

@@ -23,7 +23,7 @@ HASHING = f"""
 import streams.app
 from encoder.hashing import HashingEncoder
 from streams.commands.main import main
-streams.app._open_encoder = lambda settings: HashingEncoder({DIMENSION})
+streams.app.open_encoder = lambda settings: HashingEncoder({DIMENSION})
 main()
 """
 """The program with an encoder that starts at once: what is tested here is delivery."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -31,11 +31,13 @@ END = "\x1f\x00\x1f"
 
 @dataclass
 class Held:
-    """A collection of the front; collections of one prefix share a store."""
+    """A collection of the front."""
 
     collection: Collection
     params: wire.CollectionConfig
     store: ExactIndex
+    named: dict[str, ExactIndex] = field(default_factory=dict)
+    """Beside the vector `dense`: the same points with a vector of another name, or without one."""
     schema: dict[str, wire.PayloadSchemaInfo] = field(default_factory=dict)
 
 
@@ -50,7 +52,6 @@ class Front:
     """With this every call fails."""
     held: dict[str, Held] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
-    stores: dict[str, ExactIndex] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
 
     async def admit(self, context: Context, call: str) -> None:
@@ -112,8 +113,18 @@ class Collections(wire.CollectionsServicer):
             aliases=[wire.AliasDescription(alias_name=alias, collection_name=name) for alias, name in known]
         )
 
+    async def List(self, request: Any, context: Context) -> wire.ListCollectionsResponse:
+        await self._front.admit(context, "collections")
+        return wire.ListCollectionsResponse(
+            collections=[wire.CollectionDescription(name=name) for name in self._front.held]
+        )
+
     async def UpdateAliases(self, request: Any, context: Context) -> wire.CollectionOperationResponse:
+        await self._front.admit(context, "alias")
         for action in request.actions:
+            if action.HasField("delete_alias"):
+                self._front.aliases.pop(action.delete_alias.alias_name, None)
+                continue
             made = action.create_alias
             await self._front.named(made.collection_name, context)
             self._front.aliases[made.alias_name] = made.collection_name
@@ -127,8 +138,8 @@ class Collections(wire.CollectionsServicer):
         name = request.collection_name
         if name in self._front.held:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Collection `{name}` already exists!")
-        collection = next(each for each in Collection if name.endswith(f"{each}-1"))
-        store = self._front.stores.setdefault(name.removesuffix(f"{collection}-1"), ExactIndex())
+        collection = next(each for each in Collection if name.rpartition("-")[0].endswith(each))
+        store = ExactIndex()
         await store.open(request.vectors_config.params_map.map[DENSE].size)
         params = wire.CollectionConfig(
             params=wire.CollectionParams(
@@ -163,6 +174,10 @@ class Collections(wire.CollectionsServicer):
         return wire.CollectionOperationResponse(result=self._front.held.pop(request.collection_name, None) is not None)
 
 
+def _config(held: Held) -> Any:
+    return held.params.params.vectors_config.params_map.map
+
+
 class Points(wire.PointsServicer):
     """The service Points."""
 
@@ -176,22 +191,45 @@ class Points(wire.PointsServicer):
         held.schema[request.field_name] = wire.PayloadSchemaInfo(data_type=data_type)
         return wire.PointsOperationResponse(result=wire.UpdateResult(status=wire.UpdateStatus.Completed))
 
+    async def CreateVectorName(self, request: Any, context: Context) -> wire.PointsOperationResponse:
+        await self._front.admit(context, "vector")
+        if tuple(map(int, self._front.version.split(".")[:2])) < (1, 18):
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+        held = await self._front.named(request.collection_name, context)
+        config = request.dense_config
+        _config(held)[request.vector_name].CopyFrom(wire.VectorParams(size=config.size, distance=config.distance))
+        store = held.named[request.vector_name] = ExactIndex()
+        await store.open(config.size)
+        points = held.store.points[held.collection].items()
+        store.points[held.collection] = {key: replace(point, vector=None) for key, point in points}
+        return wire.PointsOperationResponse(result=wire.UpdateResult(status=wire.UpdateStatus.Completed))
+
+    async def DeleteVectorName(self, request: Any, context: Context) -> wire.PointsOperationResponse:
+        held = await self._front.named(request.collection_name, context)
+        held.named.pop(request.vector_name, None)
+        del _config(held)[request.vector_name]
+        return wire.PointsOperationResponse(result=wire.UpdateResult(status=wire.UpdateStatus.Completed))
+
     async def UpdateBatch(self, request: Any, context: Context) -> wire.UpdateBatchResponse:
         await self._front.admit(context, "write")
         held = await self._front.named(request.collection_name, context)
-        writes = []
+        writes: dict[str, list[Write]] = {name: [] for name in (DENSE, *held.named)}
         for operation in request.operations:
             upsert = operation.upsert
             (struct,) = upsert.points
-            point = await self._stored(held, struct, context)
+            points = {name: await self._stored(held, struct, context, name) for name in writes}
+            if unknown := struct.vectors.vectors.vectors.keys() - {TERMS, *_config(held)}:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Not existing vector name error: {unknown}")
             expected = (await self._front.match(held, upsert.update_filter, context)).equals.get("version")
             modes = {wire.UpdateMode.InsertOnly: expected is None, wire.UpdateMode.UpdateOnly: expected is not None}
             if not modes.get(upsert.update_mode):
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only insert_only, and update_only with a version")
-            writes.append(Write(point, expected))
-        await held.store.write(held.collection, writes)
+            for name, point in points.items():
+                writes[name].append(Write(point, expected))
+        for name, some in writes.items():
+            await _store(held, name).write(held.collection, some)
         done = wire.UpdateResult(status=wire.UpdateStatus.Completed)
-        return wire.UpdateBatchResponse(result=[done for _ in writes])
+        return wire.UpdateBatchResponse(result=[done for _ in request.operations])
 
     async def Get(self, request: Any, context: Context) -> wire.GetResponse:
         await self._front.admit(context, "read")
@@ -203,17 +241,14 @@ class Points(wire.PointsServicer):
     async def QueryBatch(self, request: Any, context: Context) -> wire.QueryBatchResponse:
         await self._front.admit(context, "search")
         held = await self._front.named(request.collection_name, context)
-        queries = []
+        results = []
         for message in request.query_points:
             nearest = message.query.nearest
-            vector = np.array(nearest.dense.data, np.float32) if message.using == DENSE else None
             terms = _terms(nearest.sparse) if message.using == TERMS else None
-            match = await self._front.match(held, message.filter, context)
-            queries.append(Query(message.limit, vector, terms, match))
-        results = [
-            wire.BatchResult(result=[self._hit(held, hit) for hit in hits])
-            for hits in await held.store.search(held.collection, queries)
-        ]
+            vector = None if message.using == TERMS else np.array(nearest.dense.data, np.float32)
+            query = Query(message.limit, vector, terms, await self._front.match(held, message.filter, context))
+            (hits,) = await _store(held, DENSE if terms else message.using).search(held.collection, [query])
+            results.append(wire.BatchResult(result=[self._hit(held, hit) for hit in hits]))
         return wire.QueryBatchResponse(result=results)
 
     async def Scroll(self, request: Any, context: Context) -> wire.ScrollResponse:
@@ -231,13 +266,13 @@ class Points(wire.PointsServicer):
         held = await self._front.named(request.collection_name, context)
         return wire.CountResponse(result=wire.CountResult(count=await held.store.count(held.collection)))
 
-    async def _stored(self, held: Held, struct: wire.PointStruct, context: Context) -> Point:
+    async def _stored(self, held: Held, struct: wire.PointStruct, context: Context, name: str) -> Point:
         if struct.vectors.WhichOneof("vectors_options") != "vectors":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Expected some vectors")
         payload: Mapping[str, Any] = GrpcToRest.convert_payload(struct.payload)
         vectors = struct.vectors.vectors.vectors
-        vector = np.array(vectors[DENSE].dense.data, np.float32) if DENSE in vectors else None
-        if vector is not None and len(vector) != held.params.params.vectors_config.params_map.map[DENSE].size:
+        vector = np.array(vectors[name].dense.data, np.float32) if name in vectors else None
+        if vector is not None and len(vector) != _config(held)[name].size:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Wrong input: Vector dimension error")
         return Point(
             struct.id.uuid, payload["version"], payload["write_id"], f"{payload['key']}{END}{payload['body']}",
@@ -265,6 +300,10 @@ class Points(wire.PointsServicer):
         return wire.ScoredPoint(
             id=wire.PointId(uuid=hit.key), score=hit.score, version=1, payload=payload_to_grpc(payload)
         )
+
+
+def _store(held: Held, name: str) -> ExactIndex:
+    return held.named.get(name, held.store)
 
 
 async def start(

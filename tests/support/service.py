@@ -31,15 +31,23 @@ from tests.support.memory import CountedRandomness, Log, ManualClock, MemoryOwne
 class Service:
     """Pipeline, loop and index in one process, without a broker: records in by `feed`, messages out by `publisher`."""
 
-    def __init__(self, *, index: Any = None, fan_out: int = 50) -> None:
-        self.clock = ManualClock()
-        self.log = Log(self.clock)
+    def __init__(
+        self,
+        *,
+        index: Any = None,
+        fan_out: int = 50,
+        encoder: HashingEncoder | None = None,
+        beside: Service | None = None,
+    ) -> None:
+        """`beside`: a worker whose time, log and chances are shared."""
+        self.clock = beside.clock if beside else ManualClock()
+        self.log = beside.log if beside else Log(self.clock)
+        self.randomness = randomness = beside.randomness if beside else CountedRandomness()
         self.index = index or ExactIndex()
         self.publisher = MemoryPublisher()
         self.ownership = MemoryOwnership()
-        self.encoder = HashingEncoder(128)
+        self.encoder = encoder or HashingEncoder(128)
         self.reports: list[BatchReport] = []
-        randomness = CountedRandomness()
         catalogue = Catalogue(self.index, Table(self.encoder.dimension), self.clock, 1.0)
         self.parts = Parts(
             TextVectors(self.encoder, run_here),
@@ -70,7 +78,8 @@ class Service:
 
     async def open(self) -> Service:
         """Ready to be fed."""
-        await self.index.open(self.encoder.dimension)
+        await self.index.open(self.encoder.dimension, self.encoder.name)
+        await self.worker.upkeep.succession.take_over()
         await self.parts.catalogue.load()
         await self.worker.assigned({topic.value: frozenset({0, 1}) for topic in Topic})
         return self
