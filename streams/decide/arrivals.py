@@ -1,6 +1,8 @@
-"""When items came, in order: how many came since one did, and which are the newest."""
+"""Moments of items in order (when they came, open or close): how many lie between two times, and which are the newest."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,53 +11,113 @@ from streams.decide.ragged import Rows
 
 Times = NDArray[np.float64]
 
+_GONE_MOST: Final = 1024
+_LATE_SHARE: Final = 1 / 64
+_LATE_LEAST: Final = 1024
+
 
 class Arrivals:
-    """Times of arrival by row (−∞: unknown), and the known ones sorted."""
+    """A time by row (−∞: unknown), and the known ones sorted.
+
+    What changes is kept apart until it has grown, so that one item's change doesn't move all others: `late` holds what
+    isn't sorted in yet, `gone` the times of what is still there and counts no more.
+    """
 
     def __init__(self) -> None:
         self.at = np.zeros(0)
-        self._times = np.zeros(0)
-        self._rows = np.zeros(0, np.int64)
+        self._times, self._rows = np.zeros(0), np.zeros(0, np.int64)
+        self._late_times, self._late_rows = np.zeros(0), np.zeros(0, np.int64)
+        self._gone = np.zeros(0)
+        self._is_late = np.zeros(0, np.bool_)
 
     def reserve(self, rows: int) -> None:
         """Make rows exist."""
-        self.at = np.concatenate([self.at, np.full(max(0, rows - len(self.at)), -np.inf)])
+        more = max(0, rows - len(self.at))
+        self.at = np.concatenate([self.at, np.full(more, -np.inf)])
+        self._is_late = np.concatenate([self._is_late, np.zeros(more, np.bool_)])
 
     def put(self, rows: Rows, at: Times) -> None:
-        """Set the arrival of rows, each once."""
+        """Set the time of rows, each once."""
         changed = at != self.at[rows]
         if not changed.any():
             return
         rows, at = rows[changed], at[changed]
-        known = np.isfinite(self.at[rows])
-        if known.any():
-            self._drop(rows[known])
+        self._drop(rows[np.isfinite(self.at[rows])])
         self.at[rows] = at
         new = np.isfinite(at)
         order = np.argsort(at[new], kind="stable")
         times, added = at[new][order], rows[new][order]
-        if not len(self._times) or (len(times) and times[0] >= self._times[-1]):
-            self._times, self._rows = np.append(self._times, times), np.append(self._rows, added)
-        else:
-            places = np.searchsorted(self._times, times, side="right")
-            self._times, self._rows = np.insert(self._times, places, times), np.insert(self._rows, places, added)
+        self._late_times, self._late_rows = _merged(self._late_times, self._late_rows, times, added)
+        self._is_late[added] = True
+        if len(self._late_rows) > max(_LATE_LEAST, _LATE_SHARE * len(self._rows)) or len(self._gone) > _GONE_MOST:
+            self._settle()
 
     def clear(self, rows: list[int]) -> None:
         """Forget rows that are given to other items."""
-        self._drop(np.array(rows))
-        self.at[rows] = -np.inf
+        places = np.array(rows)
+        self._drop(places[np.isfinite(self.at[places])])
+        self.at[places] = -np.inf
+        if len(self._gone) > _GONE_MOST:
+            self._settle()
 
     def newest(self, now: float, count: int) -> Rows:
         """Rows of the last `count` items that had come by `now`, newest first."""
         end = int(np.searchsorted(self._times, now, side="right"))
-        return self._rows[max(0, end - count) : end][::-1]
+        part = slice(max(0, end - count - len(self._gone)), end)
+        times, rows = self._valid(part)
+        late = slice(None, int(np.searchsorted(self._late_times, now, side="right")))
+        if late.stop:
+            times, rows = _merged(times, rows, self._late_times[late][-count:], self._late_rows[late][-count:])
+        return rows[max(0, len(rows) - count) :][::-1]
+
+    def between(self, since: float, until: float) -> Rows:
+        """Rows with since < time ≤ until."""
+        part = slice(*np.searchsorted(self._times, (since, until), side="right").tolist())
+        late = slice(*np.searchsorted(self._late_times, (since, until), side="right").tolist())
+        return np.concatenate([self._valid(part)[1], self._late_rows[late]])
 
     def since(self, at: Times, now: Times) -> Times:
         """How many items came after `at` and up to `now`, 0 for an item that came later; shapes broadcast."""
-        came = np.searchsorted(self._times, now, side="right") - np.searchsorted(self._times, at, side="right")
+        came = _count(self._times, at, now)
+        if len(self._late_times):
+            came = came + _count(self._late_times, at, now)
+        if len(self._gone):
+            came = came - _count(self._gone, at, now)
         return np.asarray(np.maximum(came, 0), np.float64)
 
+    def _valid(self, part: slice) -> tuple[Times, Rows]:
+        times, rows = self._times[part], self._rows[part]
+        if not len(self._gone):
+            return times, rows
+        there = (self.at[rows] == times) & ~self._is_late[rows]
+        return times[there], rows[there]
+
     def _drop(self, rows: Rows) -> None:
-        stays = ~np.isin(self._rows, rows)
-        self._times, self._rows = self._times[stays], self._rows[stays]
+        if not len(rows):
+            return
+        late = self._is_late[rows]
+        if late.any():
+            stays = ~np.isin(self._late_rows, rows[late])
+            self._late_times, self._late_rows = self._late_times[stays], self._late_rows[stays]
+            self._is_late[rows[late]] = False
+        self._gone = np.sort(np.concatenate([self._gone, self.at[rows[~late]]]))
+
+    def _settle(self) -> None:
+        times, rows = self._valid(slice(None))
+        self._times, self._rows = _merged(times, rows, self._late_times, self._late_rows)
+        self._is_late[self._late_rows] = False
+        self._late_times, self._late_rows, self._gone = np.zeros(0), np.zeros(0, np.int64), np.zeros(0)
+
+
+def _merged(times: Times, rows: Rows, added_times: Times, added: Rows) -> tuple[Times, Rows]:
+    """Two sorted sequences as one; of equal times those of the second come later."""
+    if not len(added):
+        return times, rows
+    if not len(times) or added_times[0] >= times[-1]:
+        return np.concatenate([times, added_times]), np.concatenate([rows, added])
+    places = np.searchsorted(times, added_times, side="right")
+    return np.insert(times, places, added_times), np.insert(rows, places, added)
+
+
+def _count(times: Times, after: Times, until: Times) -> NDArray[np.int64]:
+    return np.asarray(np.searchsorted(times, until, side="right") - np.searchsorted(times, after, side="right"))

@@ -92,13 +92,11 @@ def _followers(table: Table, taste: Taste, following: Following, mine: slice) ->
     followers, among = following.follower[mine], taste.request.among
     if not len(followers):
         return followers
-    scores = np.zeros(len(table.live))
     share = taste.weight / (table.counts.events[taste.rows] + 5.0)
-    np.add.at(scores, followers, following.weight[mine] * share[following.place[mine]])
+    distinct, scores = table.sums(followers, following.weight[mine] * share[following.place[mine]])
     if among is not None:
-        followers = followers[among[followers]]
-    distinct = table.distinct(followers)
-    return best_of(distinct, scores[distinct], FOLLOWING)
+        distinct, scores = distinct[among[distinct]], scores[among[distinct]]
+    return best_of(distinct, scores, FOLLOWING)
 
 
 def _in_facets(table: Table, taste: Taste) -> Rows:
@@ -113,13 +111,11 @@ def _in_facets(table: Table, taste: Taste) -> Rows:
     which, rows = table.wording.find_facets(facets[rare].astype(np.int64))
     if not len(rows):
         return rows
-    scores = np.zeros(len(table.live))
-    np.add.at(scores, rows, shares[rare][which])
-    distinct = table.distinct(rows)
+    distinct, scores = table.sums(rows, shares[rare][which])
     popular = np.log(table.counts.sixty(distinct, taste.request.now) + 1.5)
     if taste.request.among is not None:
         popular = popular * taste.request.among[distinct]
-    return best_of(distinct, scores[distinct] * popular, WORDED)
+    return best_of(distinct, scores * popular, WORDED)
 
 
 def _worded(table: Table, taste: Taste, among: NDArray[np.bool_]) -> Rows:
@@ -135,15 +131,17 @@ def _worded(table: Table, taste: Taste, among: NDArray[np.bool_]) -> Rows:
 
 def _asked(table: Table, text: str, request: Request) -> Rows:
     """The best for a text of the user, by dense and by lexical cosine."""
-    scores = np.zeros(len(table.live), np.float32)
-    table.wording.add_cosines(scores, *table.wording.query(text))
-    rows = np.arange(len(table.ids)) if request.among is None else np.flatnonzero(request.among)
-    found = [best_of(rows, scores[rows], WORDED)]
+    found = [_best_asked(*table.wording.cosines(*table.wording.query(text)), request)]
     vector = request.texts.get(text)
     if vector is not None:
-        short = table.project(vector[None, :])[0]
-        found.append(best_of(rows, table.short[rows] @ short, WORDED))
+        found.append(_best_asked(*table.nearest(table.project(vector[None, :])[0]), request))
     return np.concatenate(found)
+
+
+def _best_asked(rows: Rows, scores: NDArray[np.float32], request: Request) -> Rows:
+    if request.among is not None:
+        rows, scores = rows[request.among[rows]], scores[request.among[rows]]
+    return best_of(rows, scores, WORDED)
 
 
 def _met(table: Table, request: Request) -> Rows:

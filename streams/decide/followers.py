@@ -80,11 +80,10 @@ class Followers:
             self._pool.length[row] = 0
         gone = np.zeros(len(self._pool.length) + 1, np.bool_)
         gone[rows] = True
-        for row in np.flatnonzero(self._pool.length).tolist():
-            span = self._pool.span(row)
-            stays = ~gone[self._pool["row"][span]]
-            if not stays.all():
-                self._keep(row, np.flatnonzero(stays))
+        owners = np.flatnonzero(self._pool.length)
+        owner, flat = self._pool.gather(owners)
+        for row in np.unique(owners[owner[gone[self._pool["row"][flat]]]]).tolist():
+            self._keep(row, np.flatnonzero(~gone[self._pool["row"][self._pool.span(row)]]))
 
     def _cut(self, row: int) -> None:
         span = self._pool.span(row)

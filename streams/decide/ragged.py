@@ -1,4 +1,6 @@
-"""Rows of unequal length in flat arrays: neighbours, terms and facets of items, without an object for each entry."""
+"""Rows of unequal length in flat arrays: neighbours, terms and facets of items, without an object for each entry; and back,
+the rows by term.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,11 @@ Rows = NDArray[np.int64]
 """Positions of items in the table."""
 
 _LEAST_POOL: Final = 1024
+_TAIL_SHARE: Final = 0.01
+_TAIL_LEAST: Final = 4096
+_SINGLY: Final = 4096
+"""Entries that are taken out one by one; more of them by one look at all."""
+_HOLE: Final = -1
 
 
 class Ragged:
@@ -99,3 +106,109 @@ class Ragged:
         self._start[rows] = starts
         self._room[rows] = rooms
         self._used = total
+
+
+class Postings:
+    """The rows that have a term: sorted by term, and a short unsorted tail that is merged in when it has grown.
+
+    What is taken out leaves a hole until then, so that a single change never moves all entries.
+    """
+
+    def __init__(self, space: int) -> None:
+        """`space`: terms are 0 … space − 1."""
+        self.having = np.zeros(space, np.int64)
+        """Rows by term."""
+        self._rows = np.zeros(0, np.int32)
+        self._ends = np.zeros(space + 1, np.int64)
+        self._tail: list[tuple[Rows, Rows]] = []
+        self._tail_entries = 0
+        self._asked = np.full(space, -1, np.int64)
+        self._holes = 0
+
+    def add(self, row: int, terms: Rows) -> None:
+        """A row that isn't in yet has these distinct terms."""
+        self.having[terms] += 1
+        self._append(np.full(len(terms), row), terms)
+
+    def extend(self, rows: Rows, terms: Rows) -> None:
+        """Each of these rows, which aren't in yet, has the one term at its place."""
+        self.having += np.bincount(terms, minlength=len(self.having))
+        self._append(rows.copy(), terms)
+
+    def remove(self, rows: Rows, terms: Rows) -> None:
+        """Take rows out wholly: their entries are (row, term), one by one, all of them."""
+        if not len(rows):
+            return
+        np.subtract.at(self.having, terms, 1)
+        if len(rows) > _SINGLY:
+            gone = np.unique(rows)
+            self._rows[np.isin(self._rows, gone)] = _HOLE
+            for tail_rows, _ in self._tail:
+                tail_rows[np.isin(tail_rows, gone)] = _HOLE
+        else:
+            if self._tail:
+                tail_rows, _ = self._tail_arrays()
+                tail_rows[np.isin(tail_rows, rows)] = _HOLE
+            for row, term in zip(rows.tolist(), terms.tolist(), strict=True):
+                held = self._rows[self._ends[term] : self._ends[term + 1]]
+                held[held == row] = _HOLE
+        self._holes += len(rows)
+
+    def find(self, terms: Rows) -> tuple[Rows, Rows]:
+        """(index into terms, row) of every entry of these distinct terms."""
+        if self._tail_entries + self._holes > max(_TAIL_LEAST, int(_TAIL_SHARE * len(self._rows))):
+            self._merge()
+        starts = self._ends[terms]
+        lengths = self._ends[terms + 1] - starts
+        owner = np.repeat(np.arange(len(terms)), lengths)
+        flat = np.arange(len(owner)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+        rows = self._rows[flat].astype(np.int64)
+        if self._tail:
+            self._asked[terms] = np.arange(len(terms))
+            tail_rows, tail_terms = self._tail_arrays()
+            asked = self._asked[tail_terms]
+            self._asked[terms] = -1
+            owner = np.concatenate([owner, asked[asked >= 0]])
+            rows = np.concatenate([rows, tail_rows[asked >= 0]])
+        if self._holes:
+            there = rows != _HOLE
+            owner, rows = owner[there], rows[there]
+        return owner, rows
+
+    def _append(self, rows: Rows, terms: Rows) -> None:
+        self._tail.append((rows, terms))
+        self._tail_entries += len(terms)
+
+    def _tail_arrays(self) -> tuple[Rows, Rows]:
+        if len(self._tail) > 1:
+            self._tail = [
+                (np.concatenate([rows for rows, _ in self._tail]), np.concatenate([terms for _, terms in self._tail]))
+            ]
+        return self._tail[0]
+
+    def _merge(self) -> None:
+        """Fill the holes and sort the tail in: what is sorted stays in its order, so that one pass does."""
+        rows, ends = self._rows, self._ends
+        if self._holes:
+            there = rows != _HOLE
+            ends = np.concatenate([[0], np.cumsum(there)])[ends]
+            rows = rows[there]
+        if self._tail:
+            tail_rows, tail_terms = self._tail_arrays()
+            there = tail_rows != _HOLE
+            tail_rows, tail_terms = tail_rows[there], tail_terms[there]
+            order = np.argsort(tail_terms, kind="stable")
+            rows = _inserted(rows, ends[tail_terms[order] + 1], tail_rows[order])
+        self._rows = rows
+        self._ends = np.concatenate([[0], np.cumsum(self.having)])
+        self._tail, self._tail_entries, self._holes = [], 0, 0
+
+
+def _inserted(rows: NDArray[np.int32], before: Rows, added: Rows) -> NDArray[np.int32]:
+    """`added[i]` put in before what stood at the sorted places `before[i]`."""
+    places = before + np.arange(len(before))
+    found = np.empty(len(rows) + len(added), np.int32)
+    old = np.ones(len(found), np.bool_)
+    old[places] = False
+    found[places], found[old] = added, rows
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ SHORT: Final = 128
 """Dimensions of the short vectors."""
 _FIRST_FIT: Final = 64
 _GROWTH: Final = 1.1
+_LARGE: Final = 100_000
+_LARGE_GROWTH: Final = 1.5
+"""Of a large catalogue mean and axes are those of a sample: they hardly change, and to turn all vectors takes seconds."""
 _SAMPLE: Final = 10_000
 _LATEST: Final = 128
 _FREED: Final = 0.05
@@ -54,6 +57,10 @@ class Table:
         self.wording = Wording()
         self.nearness = Nearness()
         self.arrivals = Arrivals()
+        self.opening = Arrivals()
+        """When items open that have a date of publication."""
+        self.closing = Arrivals()
+        """When items close that expire."""
         self.latest: list[int] = []
         """Rows of the last events, newest last."""
         self.vectors = np.zeros((0, dimension), np.float16)
@@ -64,10 +71,14 @@ class Table:
         self.closes = np.zeros(0)
         self.touched = np.zeros(0)
         self._mark = np.zeros(0, np.int64)
+        self._sums = np.zeros(0)
+        """Zero between two calls."""
         self.category = np.zeros(0, np.int64)
         self._free: list[int] = []
         self._popular: Rows = np.zeros(0, np.int64)
         self._popular_at = (-math.inf, -math.inf, 0)
+        self._met: set[int] | None = None
+        """Rows that were met since the popular were found; None where all are to be looked at."""
         self._fitted = 0
         self._given_mean: Vector | None = None
         self.mean: Vector = np.zeros(dimension, np.float32)
@@ -109,7 +120,10 @@ class Table:
                 self.category[row] = self.wording.put(row, record)
         self.short[rows] = self.project(self.vectors[rows].astype(np.float32))
         self.arrivals.put(rows, np.array([self._arrival(row) for row in rows.tolist()]))
-        if len(self) >= max(_FIRST_FIT, self._fitted * _GROWTH):
+        distinct = np.unique(rows)
+        self.opening.put(distinct, _finite(self.opens[distinct]))
+        self.closing.put(distinct, _finite(self.closes[distinct]))
+        if len(self) >= max(_FIRST_FIT, self._fitted * (_GROWTH if self._fitted < _LARGE else _LARGE_GROWTH)):
             self._fit()
         else:
             self.nearness.put(rows, self.short, self.wording)
@@ -140,6 +154,8 @@ class Table:
             if row is None:
                 continue
             self.wording.count(row, self.counts.absorb(row, one))
+            if self._met is not None and row in self._popular:  # it may have fallen behind one that isn't looked at
+                self._met = None
             known = ((self.rows.get(other), follower) for other, follower in one.followers.items())
             self.followers.absorb(row, [(other, follower) for other, follower in known if other is not None])
             if one.events:
@@ -162,6 +178,18 @@ class Table:
         self._mark[rows] = places
         return np.asarray(rows[self._mark[rows] == places])
 
+    def sums(self, rows: Rows, values: NDArray[Any]) -> tuple[Rows, NDArray[np.float64]]:
+        """(row, Σ of its values), each of these rows once."""
+        np.add.at(self._sums, rows, values)
+        distinct = self.distinct(rows)
+        found = self._sums[distinct]
+        self._sums[rows] = 0.0
+        return distinct, found
+
+    def nearest(self, short: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
+        """(row, cosine) of the rows that may be nearest to a short vector, in no order: see `Nearness`."""
+        return self.nearness.nearest(short, len(self.ids), self.short)
+
     def recommendable(self, rows: Rows, now: float | NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether items may stand in a list made at `now` (broadcast against rows)."""
         return np.asarray(self.live[rows] & (self.opens[rows] <= now) & (now < self.closes[rows]))
@@ -170,11 +198,13 @@ class Table:
         """The most popular at several horizons, found again after 64 events or an hour."""
         events, at, size = self._popular_at
         if self.counts.total - events >= _FRESH_EVENTS or abs(now - at) > _FRESH_SECONDS or size != len(self):
-            used = len(self.ids)
-            columns = [self.counts.column(horizon, now)[:used] for horizon in POPULAR_HORIZONS]
-            best = [best_of(np.arange(used), scores, POPULAR) for scores in (*columns, self.counts.positives[:used])]
-            self._popular = np.unique(np.concatenate(best))
-            self._popular_at = (self.counts.total, now, len(self))
+            rows = np.arange(len(self.ids))
+            if self._met is not None:  # all counts of a horizon fade alike, so that the others stay behind
+                rows = np.union1d(self._popular, np.fromiter(self._met, np.int64, len(self._met)))
+            recent = self.counts.recent(rows, now)
+            columns = [*recent[:, POPULAR_HORIZONS].T, self.counts.positives[rows]]
+            self._popular = np.unique(np.concatenate([best_of(rows, scores, POPULAR) for scores in columns]))
+            self._popular_at, self._met = (self.counts.total, now, len(self)), set()
         return self._popular
 
     def _fit(self) -> None:
@@ -193,7 +223,11 @@ class Table:
             self.short[part] = self.project(self.vectors[part].astype(np.float32))
         self._fitted = len(self)
         self.wording.weigh(used)
-        self.nearness.forget()
+        self.nearness.fit(used, self.short)
+
+    @property
+    def _moments(self) -> tuple[Arrivals, ...]:
+        return self.arrivals, self.opening, self.closing
 
     def _arrival(self, row: int) -> float:
         """When an item came: published, else first met, else first seen; −∞ where nothing is known."""
@@ -207,6 +241,8 @@ class Table:
     def _touch(self, row: int, at: float, *, arrives: bool) -> None:
         self.touched[row] = max(self.touched[row], at)
         self.latest.append(row)
+        if self._met is not None:
+            self._met.add(row)
         if len(self.latest) > 2 * _LATEST:
             del self.latest[:-_LATEST]
         if arrives and not math.isfinite(self.opens[row]):
@@ -238,9 +274,11 @@ class Table:
         for name, empty in _EMPTY.items():
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.full((more, *old.shape[1:]), empty, old.dtype)]))
-        self._mark = np.zeros(rows, np.int64)
-        for part in (self.counts, self.followers, self.wording, self.nearness, self.arrivals):
+        self._mark, self._sums = np.zeros(rows, np.int64), np.zeros(rows)
+        for part in (self.counts, self.followers, self.wording, self.nearness):
             part.reserve(rows)
+        for moments in self._moments:
+            moments.reserve(rows)
 
     def _evict(self) -> None:
         """Make room: what may not be recommended goes first, then what nobody has met for longest."""
@@ -255,8 +293,10 @@ class Table:
         self.counts.clear(rows)
         self.followers.clear(rows)
         self.wording.clear(rows)
-        self.arrivals.clear(rows)
-        self.nearness.forget()
+        for moments in self._moments:
+            moments.clear(rows)
+        self.nearness.clear(rows)
+        self._met = None
         self.latest = [row for row in self.latest if self.ids[row]]
         self._free = rows
 
@@ -269,6 +309,10 @@ def best_of(rows: Rows, scores: NDArray[np.floating], count: int) -> Rows:
     if len(rows) <= count:
         return rows
     return rows[np.argpartition(-scores, count)[:count]]
+
+
+def _finite(times: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(times), times, -np.inf)
 
 
 _EMPTY: Final = {

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.decide.ragged import Ragged, Rows
+from streams.decide.ragged import Postings, Ragged, Rows
 from streams.decide.words import SPACE, facets_of, terms_of, text_of
 from streams.values import ItemRecord
 
 _HEAVY_SHARE = 0.05
 _HEAVY_LEAST = 500
-_TAIL_SHARE = 0.05
-_TAIL_LEAST = 4096
+_HEAVY_MOST = 10_000
+"""A word of more items than this counts nothing, however many items there are: what a text costs is bounded."""
 
 
 class Wording:
@@ -23,10 +23,14 @@ class Wording:
         self.facets = Ragged(facet=np.int32, kind=np.int8)
         self.facet_counts = np.zeros(SPACE)
         """Positive events of 60 days by facet, in the scaled units of `Counts`."""
-        self._postings = Postings()
-        self._facet_postings = Postings()
+        self._postings = Postings(SPACE)
+        self._facet_postings = Postings(SPACE)
         self._row_counts = np.zeros(0)
         self._norms = np.ones(0)
+        self._scores, self._mark = np.zeros(0, np.float32), np.zeros(0, np.int32)
+        """Zero between two calls, and of no meaning."""
+        self._said = np.zeros(SPACE)
+        """Zero between two calls."""
         self._placed: set[int] = set()
         """Rows that were put, those without any word included (deleted items, titles of signs)."""
 
@@ -37,6 +41,7 @@ class Wording:
         more = max(0, rows - len(self._norms))
         self._row_counts = np.concatenate([self._row_counts, np.zeros(more)])
         self._norms = np.concatenate([self._norms, np.ones(more)])
+        self._scores, self._mark = np.zeros(len(self._norms), np.float32), np.zeros(len(self._norms), np.int32)
 
     def put(self, row: int, record: ItemRecord) -> int:
         """Set a row's words and facets; returns the facet of its first category (−1: none)."""
@@ -60,9 +65,11 @@ class Wording:
         rows = [row for row in rows if row in self._placed]
         if not rows:
             return
-        if self.terms.length[rows].any() or self.facets.length[rows].any():
-            self._postings.remove(rows)
-            self._facet_postings.remove(rows)
+        for pool, name, postings in (
+            (self.terms, "term", self._postings), (self.facets, "facet", self._facet_postings),
+        ):  # fmt: skip
+            owner, flat = pool.gather(np.array(rows))
+            postings.remove(np.array(rows)[owner], pool[name][flat].astype(np.int64))
         self._placed.difference_update(rows)
         for row in rows:
             self.count(row, -float(self._row_counts[row]))
@@ -95,11 +102,28 @@ class Wording:
 
     def add_cosines(self, scores: NDArray[np.float32], terms: Rows, weights: NDArray[np.float32]) -> None:
         """Add each item's cosine with the terms to `scores`, shape [rows]; nearly: common words count nothing."""
-        heavy = max(_HEAVY_LEAST, int(_HEAVY_SHARE * len(self._placed)))
-        light = self._postings.having[terms] <= heavy
-        said = np.zeros(0) if not light.any() else weights[light] * self._rarity(terms[light])
-        owner, rows = self._postings.find(terms[light])
-        np.add.at(scores, rows, (said[owner] / self._norms[rows]).astype(np.float32))
+        rows, cosines = self._entries(terms, weights)
+        np.add.at(scores, rows, cosines)
+
+    def cosines(self, terms: Rows, weights: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
+        """What `add_cosines` would add, of the items that have any of the words: (row, cosine), each row once."""
+        rows, cosines = self._entries(terms, weights)
+        np.add.at(self._scores, rows, cosines)
+        places = np.arange(len(rows), dtype=np.int32)
+        self._mark[rows] = places
+        distinct = rows[self._mark[rows] == places]
+        found = self._scores[distinct]
+        self._scores[distinct] = 0.0
+        return distinct, found
+
+    def between(self, row: int, rows: Rows) -> NDArray[np.float64]:
+        """The same cosines of an item with those of `rows`, by looking at their words. Shape [rows]."""
+        terms, said = self._light(*self.of_row(row))
+        self._said[terms] = said
+        owner, flat = self.terms.gather(rows)
+        found = np.bincount(owner, self._said[self.terms["term"][flat]], minlength=len(rows)) / self._norms[rows]
+        self._said[terms] = 0.0
+        return np.asarray(found)
 
     @property
     def having_facet(self) -> Rows:
@@ -110,68 +134,17 @@ class Wording:
         """(index into facets, row) of every item that has one of these distinct facets."""
         return self._facet_postings.find(facets)
 
+    def _entries(self, terms: Rows, weights: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
+        """(row, what one of the words adds to its cosine)."""
+        terms, said = self._light(terms, weights)
+        owner, rows = self._postings.find(terms)
+        return rows, (said[owner] / self._norms[rows]).astype(np.float32)
+
+    def _light(self, terms: Rows, weights: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float64]]:
+        """The words that are not too common, and their weights times their rarity."""
+        heavy = min(max(_HEAVY_LEAST, int(_HEAVY_SHARE * len(self._placed))), _HEAVY_MOST)
+        light = self._postings.having[terms] <= heavy
+        return terms[light], weights[light] * self._rarity(terms[light])
+
     def _rarity(self, terms: NDArray[np.integer]) -> NDArray[np.float64]:
         return np.asarray(np.log((len(self._placed) + 2.0) / (self._postings.having[terms] + 1.0)))
-
-
-class Postings:
-    """The rows that have a term: sorted by term, and a short unsorted tail that is merged in when it has grown."""
-
-    def __init__(self) -> None:
-        self.having = np.zeros(SPACE, np.int64)
-        """Items by term."""
-        self._rows = np.zeros(0, np.int32)
-        self._ends = np.zeros(SPACE + 1, np.int64)
-        self._tail: list[tuple[Rows, Rows]] = []
-        self._tail_entries = 0
-        self._asked = np.full(SPACE, -1, np.int64)
-
-    def add(self, row: int, terms: Rows) -> None:
-        """A row that isn't in yet has these distinct terms."""
-        self.having[terms] += 1
-        self._tail.append((np.full(len(terms), row), terms))
-        self._tail_entries += len(terms)
-
-    def remove(self, rows: list[int]) -> None:
-        """Take rows out."""
-        self._merge()
-        terms = np.repeat(np.arange(SPACE), np.diff(self._ends))
-        stays = ~np.isin(self._rows, rows)
-        self._sort(terms[stays], self._rows[stays])
-
-    def find(self, terms: Rows) -> tuple[Rows, Rows]:
-        """(index into terms, row) of every entry of these distinct terms."""
-        if self._tail_entries > max(_TAIL_LEAST, int(_TAIL_SHARE * len(self._rows))):
-            self._merge()
-        starts = self._ends[terms]
-        lengths = self._ends[terms + 1] - starts
-        owner = np.repeat(np.arange(len(terms)), lengths)
-        flat = np.arange(len(owner)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        rows = self._rows[flat].astype(np.int64)
-        if not self._tail:
-            return owner, rows
-        self._asked[terms] = np.arange(len(terms))
-        tail_rows, tail_terms = self._tail_arrays()
-        asked = self._asked[tail_terms]
-        self._asked[terms] = -1
-        return np.concatenate([owner, asked[asked >= 0]]), np.concatenate([rows, tail_rows[asked >= 0]])
-
-    def _tail_arrays(self) -> tuple[Rows, Rows]:
-        if len(self._tail) > 1:
-            self._tail = [
-                (np.concatenate([rows for rows, _ in self._tail]), np.concatenate([terms for _, terms in self._tail]))
-            ]
-        return self._tail[0]
-
-    def _merge(self) -> None:
-        if not self._tail:
-            return
-        tail_rows, tail_terms = self._tail_arrays()
-        terms = np.repeat(np.arange(SPACE), np.diff(self._ends))
-        self._tail, self._tail_entries = [], 0
-        self._sort(np.concatenate([terms, tail_terms]), np.concatenate([self._rows, tail_rows]))
-
-    def _sort(self, terms: Rows, rows: NDArray[np.integer]) -> None:
-        self.having = np.bincount(terms, minlength=SPACE)
-        self._ends = np.concatenate([[0], np.cumsum(self.having)])
-        self._rows = rows[np.argsort(terms, kind="stable")].astype(np.int32)

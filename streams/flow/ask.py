@@ -112,11 +112,15 @@ class Reader:
 
     def _nearest(self, vector: Vector, limit: int, without: str | None = None) -> list[Neighbour]:
         columns = self._catalogue.columns
-        rows = np.fromiter(columns.rows.values(), np.int64, len(columns.rows))
-        scores = columns.short[rows] @ columns.project(vector[None])[0]
+        rows, scores = columns.nearest(columns.project(vector[None])[0])
         now = self._clock.now()
+        open_now = columns.recommendable(rows, now)
+        rows, scores = rows[open_now], scores[open_now]
+        if len(rows) > limit + 1:
+            first = np.argpartition(-scores, limit)[: limit + 1]  # one more: it may be the item itself
+            rows, scores = rows[first], scores[first]
         best: list[Neighbour] = []
-        for place in np.argsort(-scores, kind="stable").tolist():
+        for place in np.lexsort((rows, -scores)).tolist():
             record = columns.records[rows[place]]
             if record is None or record.item_id == without or not record.recommendable(now):
                 continue
