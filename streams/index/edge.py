@@ -59,8 +59,8 @@ class EdgeIndex:
             self._directory.check_room()
             if (layout := self._directory.layout) is None:
                 self._directory.settle(dimension, encoder)
-            elif encoder and (maker := maker_in(self._directory)) not in ("", encoder):
-                return self._open_beside(layout.dimension, maker, encoder)
+            elif encoder and maker_in(self._directory) not in ("", encoder):
+                return self._open_beside(layout.dimension, encoder)
             else:
                 self._directory.check_dimension(dimension)
                 if encoder and not layout.encoder:
@@ -78,8 +78,7 @@ class EdgeIndex:
         self._unindexed[collection] = shard.unindexed()
         return shard
 
-    def _open_beside(self, dimension: int, maker: str, encoder: str) -> None:
-        log.warning("the index holds items of the encoder %s: they are encoded anew by %s", maker, encoder)
+    def _open_beside(self, dimension: int, encoder: str) -> None:
         self._heir = heir = self._directory.heir(encoder)
         self._directory.prune(heir.root)
         for collection in Collection:
