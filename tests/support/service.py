@@ -38,6 +38,7 @@ class Service:
         fan_out: int = 50,
         encoder: HashingEncoder | None = None,
         beside: Service | None = None,
+        lessons: float = 0.0,
     ) -> None:
         """`beside`: a worker whose time, log and chances are shared."""
         self.clock = beside.clock if beside else ManualClock()
@@ -54,7 +55,7 @@ class Service:
             catalogue,
             Users(self.index, 100),
             StatisticsOwner(self.index, self.clock, randomness),
-            Learning(self.clock, 0.0),
+            Learning(self.clock, lessons),
             FanOut(self.index, catalogue, Budget(1000.0, self.clock), fan_out),
             Quality(catalogue.columns, Arms(Policy(explore=False))),
         )
