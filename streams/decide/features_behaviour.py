@@ -13,7 +13,7 @@ from streams.decide.ragged import Rows
 from streams.decide.statistics import log_gap
 from streams.decide.table import Table
 from streams.decide.taste import HISTORY, Taste
-from streams.values import Exclusion, Interaction
+from streams.values import Exclusion, Interaction, UserState
 
 _SMOOTHING: Final = 5.0
 _AGES: Final = np.array([0.25, 2.0, 14.0, 90.0, 365.0], np.float32) * 24.0
@@ -165,22 +165,31 @@ def repeats(table: Table, batch: Batch) -> dict[str, Grid]:
     repeat = np.zeros(shape, np.float32)
     count, age, share, gap = (np.full(shape, np.nan, np.float32) for _ in range(4))
     for user, taste in enumerate(batch.tastes):
-        state = taste.request.state
-        times: dict[str, list[float]] = {}
-        entries: tuple[Exclusion | Interaction, ...] = (*state.exclusions[-160:], *state.history)
-        for one in entries:
-            if one.item_id is not None:
-                times.setdefault(one.item_id, []).append(one.at)
-        if not times:
+        times = _times_met(taste.request.state)
+        rows = np.array([table.rows.get(item_id, -1) for item_id in times], np.int64)
+        candidates = batch.rows[user, : batch.sizes[user]]
+        order = np.argsort(candidates)
+        spots = np.minimum(np.searchsorted(candidates, rows, sorter=order), max(len(candidates) - 1, 0))
+        met = np.flatnonzero(candidates[order[spots]] == rows) if len(candidates) else spots[:0]
+        if not len(met):
             continue
-        for place, row in enumerate(batch.rows[user, : batch.sizes[user]].tolist()):
-            met = times.get(table.ids[row])
-            if met is None:
-                continue
-            since = log_gap(taste.request.now - max(met))
-            returns = table.counts.repeats[row]
-            usual = (table.counts.gap_log_sum[row] + 2 * _USUAL_GAP) / (returns + 2)
-            repeat[user, place], count[user, place], age[user, place] = 1.0, np.log(len(set(met))), since
-            share[user, place] = np.log((returns + 0.5) / (table.counts.events[row] + 5.0))
-            gap[user, place] = -abs(since - usual)
+        places, rows = order[spots[met]], rows[met]
+        instants = [list(times.values())[one] for one in met.tolist()]
+        since = np.log1p(np.maximum(taste.request.now - np.array([max(one) for one in instants]), 0.0) / 3600.0)
+        returns = table.counts.repeats[rows]
+        usual = (table.counts.gap_log_sum[rows] + 2 * _USUAL_GAP) / (returns + 2)
+        repeat[user, places], age[user, places] = 1.0, since
+        count[user, places] = np.log([len(one) for one in instants])
+        share[user, places] = np.log((returns + 0.5) / (table.counts.events[rows] + 5.0))
+        gap[user, places] = -np.abs(since - usual)
     return {"repeat": repeat, "repeat_count": count, "repeat_age": age, "repeat_share": share, "repeat_gap": gap}
+
+
+def _times_met(state: UserState) -> dict[str, set[float]]:
+    """When the user met each item that their exclusions and history tell of."""
+    times: dict[str, set[float]] = {}
+    entries: tuple[Exclusion | Interaction, ...] = (*state.exclusions[-160:], *state.history)
+    for one in entries:
+        if one.item_id is not None:
+            times.setdefault(one.item_id, set()).add(one.at)
+    return times

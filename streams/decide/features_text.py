@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,14 @@ _EXPECTED: Final = 64
 def text(table: Table, batch: Batch, past: Past, following: Following) -> dict[str, Grid]:
     """Dense and lexical likeness to the history, and to what usually follows it."""
     grids: dict[str, Grid] = {}
-    vectors = table.short[batch.rows]
-    met = table.short[past.rows] * past.there[:, :, None]
-    sims = np.matmul(met, vectors.transpose(0, 2, 1))
-    batch.similarity = sims
+    sims = batch.similarity
+    follows = np.zeros(batch.rows.shape, np.float32)
+    expected = _expected(table, batch, following)
+    for user, taste in enumerate(batch.tastes):  # one by one: what is gathered for one user stays in the cache
+        vectors = table.short[batch.rows[user]]
+        count = len(taste.rows)
+        np.matmul(table.short[taste.rows], vectors.T, out=sims[user, :count])
+        np.matmul(vectors, expected[user], out=follows[user])
     nothing = past.unless_cold
     grids["dense_mean"] = mixed(past.weight, sims) + nothing
     grids["dense_brief"] = mixed(past.brief, sims) + nothing
@@ -41,7 +46,13 @@ def text(table: Table, batch: Batch, past: Past, following: Following) -> dict[s
     grids["dense_if_rare"] = grids["dense_mean"] * rare
     grids["lexical_if_rare"] = grids["lexical_mean"] * rare
     grids["dense_if_new_user"] = grids["dense_mean"] / (1.0 + past.count[:, None])
-    expected = np.zeros((len(batch.tastes), vectors.shape[2]), np.float32)
+    grids["follows_text"] = follows + nothing
+    return grids
+
+
+def _expected(table: Table, batch: Batch, following: Following) -> NDArray[np.float32]:
+    """The mean text of what usually follows each user's history, unit rows. Shape [users, dimensions]."""
+    expected = np.zeros((len(batch.tastes), table.short.shape[1]), np.float32)
     ends = np.searchsorted(following.user, np.arange(len(batch.tastes) + 1))
     for user, taste in enumerate(batch.tastes):
         mine = slice(ends[user], ends[user + 1])
@@ -53,37 +64,77 @@ def text(table: Table, batch: Batch, past: Past, following: Following) -> dict[s
                 heaviest = np.argpartition(-weights, _EXPECTED)[:_EXPECTED]
                 weights, followers = weights[heaviest], followers[heaviest]
             expected[user] = weights.astype(np.float32) @ table.short[followers]
-    expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-6)
-    grids["follows_text"] = np.matmul(vectors, expected[:, :, None])[:, :, 0] + nothing
-    return grids
+    return np.asarray(expected / np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), np.float32(1e-6)))
 
 
 def _matched(pool: Ragged, name: str, weight: str, rows: Rows, past: Past, shares: Sequence[Grid]) -> list[Grid]:
     """For each of `shares` (weights of interactions): Σ over terms of the history's weight × the candidate's."""
-    users, width = rows.shape
-    there = past.flat()
-    owner, flat = pool.gather(past.rows.ravel()[there])
-    terms = pool[name][flat]
-    local = np.full(SPACE, -1, np.int32)
-    distinct, inverse = np.unique(terms, return_inverse=True)
-    local[distinct] = np.arange(len(distinct))
-    said = pool[weight][flat]
-    cells = (there[owner] // HISTORY) * len(distinct) + inverse
-    owner_c, flat_c = pool.gather(rows.ravel())
-    places = local[pool[name][flat_c]]
-    known = places >= 0
-    owner_c, places, has = owner_c[known], places[known], pool[weight][flat_c[known]]
-    lookup = (owner_c // width) * len(distinct) + places
-    found = []
-    for share in shares:
-        profile = np.bincount(cells, said * share.ravel()[there][owner], minlength=users * len(distinct))
-        grid = (
-            np.bincount(owner_c, profile[lookup] * has, minlength=users * width)
-            if len(distinct)
-            else np.zeros(users * width)
-        )
-        found.append(grid.reshape(users, width).astype(np.float32))
-    return found
+    said, entries = _Said.of(pool, name, past), _Entries.of(pool, rows)
+    if not len(said.distinct):
+        return [np.zeros(rows.shape, np.float32) for _ in shares]
+    cells, has = said.cells(entries, pool[name][entries.flat]), pool[weight][entries.flat]
+    spoken = pool[weight][said.flat]
+    return [entries.sums(said.profile(spoken * share.ravel()[said.there])[cells] * has) for share in shares]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """The entries of a pool that belong to the candidates of a batch, candidate by candidate."""
+
+    shape: tuple[int, int]
+    lengths: Rows
+    """Of each of users × candidates."""
+    owner: Rows
+    flat: Rows
+
+    @classmethod
+    def of(cls, pool: Ragged, rows: Rows) -> _Entries:
+        owner, flat = pool.gather(rows.ravel())
+        return cls((len(rows), rows.shape[1]), pool.length[rows.ravel()], owner, flat)
+
+    def by_user(self, values: NDArray[Any]) -> NDArray[Any]:
+        """A value for each user, for each of their entries."""
+        return np.repeat(values, self.lengths.reshape(self.shape).sum(axis=1))
+
+    def sums(self, values: NDArray[np.float32]) -> Grid:
+        """Sums of the candidates' entries."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        found = np.add.reduceat(np.append(values, np.float32(0)), starts)
+        found[self.lengths == 0] = 0.0
+        return np.asarray(found.reshape(self.shape), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the histories of a batch say: their distinct terms (or facets), and where each entry lies."""
+
+    there: Rows
+    """The interaction of each entry, among users × interactions."""
+    flat: Rows
+    distinct: NDArray[Any]
+    place: Rows
+    """Of each entry among the distinct ones."""
+    users: int
+
+    @classmethod
+    def of(cls, pool: Ragged, name: str, past: Past) -> _Said:
+        there = past.flat()
+        owner, flat = pool.gather(past.rows.ravel()[there])
+        distinct, place = np.unique(pool[name][flat], return_inverse=True)
+        return cls(there[owner], flat, distinct, place, len(past.rows))
+
+    def profile(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Sums by user and distinct term; each user's last place is 0, for whatever their history does not say."""
+        width = len(self.distinct) + 1
+        sums = np.bincount(self.there // HISTORY * width + self.place, values, self.users * width)
+        return sums.astype(np.float32)
+
+    def cells(self, entries: _Entries, terms: NDArray[Any]) -> NDArray[np.int32]:
+        """Where the terms of candidates' entries lie in a `profile`."""
+        local = np.full(SPACE, len(self.distinct), np.int32)
+        local[self.distinct] = np.arange(len(self.distinct))
+        width = len(self.distinct) + 1
+        return np.asarray(local[terms] + entries.by_user(np.arange(self.users, dtype=np.int32) * width), np.int32)
 
 
 def facets(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
@@ -92,46 +143,31 @@ def facets(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
     Also how popular the items of its facets are on average, and how far its price is from what the user looked at.
     """
     grids: dict[str, Grid] = {}
-    pool, (users, width) = table.wording.facets, batch.rows.shape
-    decay = table.counts.sixty_day_decay(past.now)[:, None]
-    owner_c, flat_c = pool.gather(batch.rows.ravel())
-    facets_c, kinds_c = pool["facet"][flat_c], pool["kind"][flat_c]
-    usual_count = np.log(
-        (table.wording.facet_counts[facets_c] * decay[owner_c // width, 0] + 0.3)
-        / (table.wording.having_facet[facets_c] + 1.0)
-    )
-    for name, there in (("facet_popular", kinds_c >= 0), ("category_popular", (kinds_c == 1) | (kinds_c == 2))):
-        sums = np.bincount(owner_c[there], usual_count[there], minlength=users * width)
-        had = np.bincount(owner_c[there], minlength=users * width)
-        grids[name] = np.where(had > 0, sums / np.maximum(had, 1), np.nan).reshape(users, width).astype(np.float32)
-    there = past.flat()
-    owner, flat = pool.gather(past.rows.ravel()[there])
-    distinct, inverse = np.unique(pool["facet"][flat], return_inverse=True)
-    names = ("facet_title", "facet_category", "facet_categories", "facet_attributes")
-    if not len(distinct):
-        return grids
-    cells = (there[owner] // HISTORY) * len(distinct) + inverse
-    shares = np.bincount(
-        cells, (past.weight * past.count[:, None]).ravel()[there][owner], minlength=users * len(distinct)
-    )
-    total = table.counts.totals(past.now)[:, SIXTY_DAYS, None]
-    chance = (table.wording.facet_counts[distinct] * decay + 0.5) / (total + 10.0)
-    gains = np.log1p(shares.reshape(users, -1) / (2.0 * chance)).ravel()
-    local = np.full(SPACE, -1, np.int32)
-    local[distinct] = np.arange(len(distinct))
-    places = local[facets_c]
-    known = places >= 0
-    owner_c, places, kinds = owner_c[known], places[known], kinds_c[known]
-    gained = gains[(owner_c // width) * len(distinct) + places]
-    sums = np.bincount(owner_c * KINDS + kinds, gained, minlength=users * width * KINDS).reshape(users, width, KINDS)
-    nothing = past.unless_cold
-    for kind, name in enumerate(names):
-        grids[name] = sums[:, :, kind].astype(np.float32) + nothing
+    wording, pool, shape = table.wording, table.wording.facets, batch.rows.shape
+    entries, decay = _Entries.of(pool, batch.rows), table.counts.sixty_day_decay(past.now)
+    facets, kinds = pool["facet"][entries.flat], pool["kind"][entries.flat]
+    met = wording.facet_counts[facets].astype(np.float32) * entries.by_user(decay.astype(np.float32))
+    usual = np.log((met + np.float32(0.3)) / (wording.having_facet[facets].astype(np.float32) + np.float32(1)))
+    of_category = ((kinds == 1) | (kinds == 2)).astype(np.float32)
+    for name, there in (("facet_popular", np.ones_like(of_category)), ("category_popular", of_category)):
+        had = entries.sums(there)
+        grids[name] = np.where(had > 0, entries.sums(usual * there) / np.maximum(had, 1), np.float32(np.nan))
     paid = np.where(past.there, table.log_price[past.rows], np.nan)
     priced = np.isfinite(paid)
     mean = np.where(priced, paid, 0).sum(axis=1) / np.maximum(priced.sum(axis=1), 1)
-    usual = np.where(priced.any(axis=1), mean, np.nan).astype(np.float32)
-    grids["price"] = -np.abs(table.log_price[batch.rows] - usual[:, None])
+    own = np.where(priced.any(axis=1), mean, np.nan).astype(np.float32)
+    grids["price"] = -np.abs(table.log_price[batch.rows] - own[:, None])
+    said = _Said.of(pool, "facet", past)
+    if not len(said.distinct):
+        return grids
+    shares = said.profile((past.weight * past.count[:, None]).ravel()[said.there]).reshape(len(batch.tastes), -1)
+    total = table.counts.totals(past.now)[:, SIXTY_DAYS, None]
+    chance = np.ones_like(shares)
+    chance[:, :-1] = (wording.facet_counts[said.distinct] * decay[:, None] + 0.5) / (total + 10.0)
+    gained = np.log1p(shares / (2.0 * chance)).ravel()[said.cells(entries, facets)]
+    sums = np.bincount(entries.owner * KINDS + kinds, gained, shape[0] * shape[1] * KINDS).reshape(*shape, KINDS)
+    for kind, name in enumerate(("facet_title", "facet_category", "facet_categories", "facet_attributes")):
+        grids[name] = sums[:, :, kind].astype(np.float32) + past.unless_cold
     return grids
 
 
