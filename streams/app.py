@@ -332,6 +332,7 @@ def _limits(settings: Settings) -> Limits:
             name for name, seconds in settings.exclude_seconds.items() if not 0 <= seconds <= DAY_SECONDS
         ),
         record_bytes=settings.record_bytes,
+        event_bytes=settings.event_bytes,
         batch_age_seconds=settings.session_timeout_seconds / 2,
         quiet_lag=settings.fan_out_quiet_lag,
         batch_size=settings.batch_size,

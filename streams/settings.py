@@ -131,6 +131,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     record_bytes: Annotated[int, _doc("Largest record that is applied; larger ones are dead letters", ge=1024)] = (
         1_048_576
     )
+    event_bytes: Annotated[
+        int, _doc("Largest event that is applied: history keeps its words and context as often as it is long", ge=1024)
+    ] = 65_536
     items_share: Annotated[float, _doc("Share of a batch that items may take while events wait", gt=0, le=1)] = 0.25
     fan_out_users: Annotated[int, _doc("Users refreshed for one new item at most", ge=0)] = 50
     fan_out_per_second: Annotated[float, _doc("Refreshes sent each second at most", ge=0)] = 200.0

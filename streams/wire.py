@@ -21,6 +21,8 @@ Time = Annotated[
 ]
 
 SCHEMA_VERSION: Final = 1
+LONGEST_ID_BYTES: Final = 1536
+"""Of an id as JSON: lists and signals name hundreds, and a broker takes a megabyte."""
 MILLISECONDS_FROM: Final = 1e11
 LATEST_AHEAD_SECONDS: Final = 86_400.0
 LARGEST_TIME: Final = 253_402_300_799.0  # the end of the year 9999: what RFC 3339 can still write
@@ -157,6 +159,7 @@ def to_rfc3339(seconds: float) -> str:
 def decode_item(record: Record) -> Item:
     """The item of a record that has a value. Raises `PoisonError`."""
     item = _decode(record, _ITEM)
+    _check_ids(item.item_id)
     _check_key(record, item.item_id, "item_id")
     if item.price is not None and not (math.isfinite(item.price) and item.price >= 0):
         raise PoisonError("schema", "price must be a number of at least 0")
@@ -170,6 +173,7 @@ def decode_item(record: Record) -> Item:
 def decode_user(record: Record) -> User:
     """The user of a record that has a value. Raises `PoisonError`."""
     user = _decode(record, _USER)
+    _check_ids(user.user_id)
     _check_key(record, user.user_id, "user_id")
     return user
 
@@ -179,6 +183,7 @@ def decode_event(record: Record) -> Event:
     if record.value is None:
         raise PoisonError("schema", "an event can't be null: send a tombstone to users to erase somebody")
     event = _decode(record, _EVENT)
+    _check_ids(event.event_id, event.user_id, event.item_id or "")
     _check_key(record, event.user_id, "user_id")
     if event.type is EventType.SEARCH:
         if not (event.query and event.query.strip()):
@@ -218,6 +223,12 @@ def _decode(record: Record, decoder: msgspec.json.Decoder[S]) -> S:
         raise PoisonError("schema", str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PoisonError("encoding", f"not valid JSON in UTF-8: {error}") from error
+
+
+def _check_ids(*ids: str) -> None:
+    for one in ids:
+        if len(one) * 6 > LONGEST_ID_BYTES and len(JSON.encode(one)) > LONGEST_ID_BYTES:
+            raise PoisonError("schema", f"an id is longer than {LONGEST_ID_BYTES} bytes as JSON")
 
 
 def _check_key(record: Record, identity: str, name: str) -> None:

@@ -117,7 +117,7 @@ class Pipeline:
             for record in records:
                 report.records[record.topic.value] += 1
                 try:
-                    entry = decode(record, self._limits.record_bytes, self._limits.debezium)
+                    entry = decode(record, self._limits.largest(record.topic), self._limits.debezium)
                 except PoisonError as error:
                     report.dead_letters[error.reason] += 1
                     dead.append(bury(record, error, self._world.clock.now()))

@@ -63,8 +63,14 @@ class Limits:
     batch_size: int
     items_share: float
     flush_seconds: float
+    event_bytes: int = 65_536
+    """The largest event that is applied."""
     debezium: Mapping[Topic, Mapping[str, str]] = field(default_factory=dict)
     """Topics that carry a database's change events, with the columns (by field) of other names than their fields."""
+
+    def largest(self, topic: Topic) -> int:
+        """Bytes of the largest record of a topic that is applied."""
+        return min(self.record_bytes, self.event_bytes) if topic is Topic.EVENTS else self.record_bytes
 
 
 def pass_on(records: Sequence[Record], _value: Recommendation) -> Headers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from streams.decide.arms import Arms
 from streams.decide.ranker import Model
@@ -20,6 +21,9 @@ from streams.wire import (
     RecommendedItem,
     to_rfc3339,
 )
+
+REASON_LENGTH: Final = 200
+"""Characters of a reason at most: titles are as long as their makers like, and a list holds many."""
 
 
 def wanted_texts(works: Sequence[UserWork]) -> list[str]:
@@ -85,7 +89,7 @@ def to_recommendation(
                 rank=rank,
                 score=item.score,
                 parts=dict(item.parts),
-                reason=RecommendationReason(item.reason.kind, item.reason.text, item.reason.item_id),
+                reason=RecommendationReason(item.reason.kind, item.reason.text[:REASON_LENGTH], item.reason.item_id),
             )
             for rank, item in enumerate(ranking.items, start=1)
         ),

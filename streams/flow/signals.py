@@ -8,9 +8,9 @@ so that a point that keeps the last offset of each source partition drops every 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 from zlib import crc32
 
 import msgspec
@@ -32,6 +32,9 @@ class SignalBatch(msgspec.Struct, frozen=True, array_like=True):
     """(source offset, signals)."""
 
 
+LARGEST_BYTES: Final = 524_288
+"""Of a message: half of what a broker takes by default. The signals of one event are below it, whatever its ids."""
+
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(SignalBatch)
 _POINT = msgspec.json.Decoder(ItemStatistics)
@@ -43,21 +46,28 @@ def partition_of(item_id: str, partitions: int) -> int:
 
 
 def signal_messages(sourced: Sequence[SourcedSignals], partitions: int) -> list[Message]:
-    """The messages of a batch: one for each (source partition, signals partition)."""
+    """The messages of a batch: one for each (source partition, signals partition), or several where it grows too large."""
     grouped: dict[tuple[int, int], dict[int, list[Signal]]] = {}
     for entry in sorted(sourced, key=lambda one: (one.partition, one.offset)):
         for signal in entry.signals:
             group = grouped.setdefault((entry.partition, partition_of(signal.item_id, partitions)), {})
             group.setdefault(entry.offset, []).append(signal)
     return [
-        Message(
-            Topic.SIGNALS,
-            str(source).encode(),
-            _ENCODER.encode(SignalBatch(source, tuple((offset, tuple(some)) for offset, some in offsets.items()))),
-            partition=partition,
-        )
+        Message(Topic.SIGNALS, str(source).encode(), value, partition=partition)
         for (source, partition), offsets in grouped.items()
+        for value in _values(source, tuple((offset, tuple(some)) for offset, some in offsets.items()))
     ]
+
+
+def _values(source: int, entries: tuple[tuple[int, tuple[Signal, ...]], ...]) -> Iterator[bytes]:
+    """Values that no broker finds too large. An offset stays whole: of two parts of it the second would be a repetition."""
+    value = _ENCODER.encode(SignalBatch(source, entries))
+    if len(value) <= LARGEST_BYTES or len(entries) == 1:
+        yield value
+        return
+    middle = len(entries) // 2
+    yield from _values(source, entries[:middle])
+    yield from _values(source, entries[middle:])
 
 
 def decode_signals(record: Record) -> SignalBatch:

@@ -22,13 +22,12 @@ from streams.index.server import (
     prepare,
     to_filter,
     to_operation,
+    to_requests,
     to_sparse,
 )
 from streams.index.stored import DENSE, FIELDS, TERMS, check_fields, check_match, point_id, to_fields
 from streams.ports import Collection, Hit, Match, Page, Point, Query, Terms, Write
 
-WRITES: Final = 64
-"""Conditional writes in one request."""
 READS: Final = 256
 """Points read in one request."""
 
@@ -100,9 +99,9 @@ class QdrantIndex:
             check_fields(collection, write.point.fields)
         operations = [to_operation(write, self._dense(collection)) for write in writes]
         async with mapped_errors("write"):
-            for start in range(0, len(operations), WRITES):
+            for some in to_requests(writes, operations):
                 results = await self._client.batch_update_points(
-                    self._name(collection), operations[start : start + WRITES], wait=True,
+                    self._name(collection), some, wait=True,
                     ordering=models.WriteOrdering.STRONG, timeout=REQUEST_SECONDS,
                 )  # fmt: skip
                 late = [result.status for result in results if result.status != models.UpdateStatus.COMPLETED]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import grpc
@@ -16,10 +16,17 @@ from streams.errors import ConfigurationError, IndexUnavailableError
 from streams.index.stored import DENSE, FIELDS, TERMS, Kind, point_id, to_payload
 from streams.ports import Collection, Match, Terms, Write
 
+T = TypeVar("T")
+
 REQUEST_SECONDS: Final = 10
 """A call that takes longer is given up: the index is unavailable."""
 OLDEST_SERVER: Final = (1, 17)
 """The first that has `update_mode`."""
+
+WRITES: Final = 64
+"""Conditional writes in one request."""
+WRITTEN_BYTES: Final = 8_388_608
+"""Bytes of bodies in one request, unless one alone is larger: a server takes 32 MiB by default."""
 
 _SCHEMAS: Final = {
     Kind.BOOL: models.PayloadSchemaType.BOOL,
@@ -225,3 +232,17 @@ def to_filter(match: Match | None) -> models.Filter | None:
 def to_sparse(terms: Terms) -> models.SparseVector:
     """Terms as the server knows them."""
     return models.SparseVector(indices=terms.ids.tolist(), values=terms.weights.tolist())
+
+
+def to_requests(writes: Sequence[Write], operations: Sequence[T]) -> Iterator[list[T]]:
+    """The operations of these writes, as many at a time as a request takes."""
+    some: list[T] = []
+    size = 0
+    for write, operation in zip(writes, operations, strict=True):
+        if some and (len(some) == WRITES or size + len(write.point.body) > WRITTEN_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(operation)
+        size += len(write.point.body)
+    if some:
+        yield some
