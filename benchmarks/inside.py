@@ -9,14 +9,18 @@ seed 7; its vector is the unit vector of the sum of theirs (by the shipped stude
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import os
 import random
+import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -46,6 +50,11 @@ T = TypeVar("T")
 REAL: Final = 6_000
 """Items whose vectors the student makes."""
 NOISE: Final = 0.5
+BATCH: Final = 8
+"""Records of a turn: at 500 events/s about what waits after a batch."""
+ALTERNATIONS: Final = 50
+PAST: Final = 100_000
+"""Events that the columns have seen before."""
 PARTITIONS: Final = 4
 RETURNING: Final = (Topic.SIGNALS, Topic.LESSONS, Topic.REFRESHES)
 KINDS: Final = (EventType.VIEW, EventType.CLICK, EventType.CART, EventType.PURCHASE)
@@ -231,13 +240,89 @@ def memory() -> dict[str, float]:
     return {"rss_anon_mib": round(values["RssAnon"], 1), "rss_files_mib": round(values["RssFile"], 1)}
 
 
-def child(module: str, *arguments: str) -> dict[str, Any]:
-    """The figures of `python -m MODULE ARGUMENTS`, in a process of its own, whose memory starts empty."""
-    ran = subprocess.run(
-        [sys.executable, "-m", module, *arguments], check=True, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
-    )
-    found: dict[str, Any] = json.loads(ran.stdout)
+async def serve(turns: Mapping[str, Callable[[], Awaitable[float]]], finish: Callable[[], dict[str, Any]]) -> None:
+    """A child of `beside`: for each line of the standard input, COUNT turns of one kind; at its end what else was found."""
+    print(json.dumps("ready"), flush=True)
+    while line := (await asyncio.to_thread(sys.stdin.readline)).split():
+        print(json.dumps([await turns[line[0]]() for _ in range(int(line[1]))]), flush=True)
+    print(json.dumps(finish()), flush=True)
+
+
+def beside(
+    module: str, name: str, sizes: Sequence[int], rounds: Mapping[str, int], arguments: Sequence[str]
+) -> list[Row]:
+    """What children of a module find, one for each size, in alternation: what else the machine does falls on all alike.
+
+    `rounds`: of each kind of turn how many in all. Fifty alternations; a row holds the CPU seconds of every turn by kind.
+    """
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, "--serve", f"--{name}", str(size), *arguments], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1], env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        )
+        for size in sizes
+    ]  # fmt: skip
+    spent: list[dict[str, list[list[float]]]] = [{kind: [] for kind in rounds} for _ in sizes]
+    try:
+        for one in children:
+            _answer(one)
+        for kind, count in rounds.items():
+            for _ in range(ALTERNATIONS):
+                for place, one in enumerate(children):
+                    assert one.stdin is not None
+                    one.stdin.write(f"{kind} {-(-count // ALTERNATIONS)}\n")
+                    one.stdin.flush()
+                    spent[place][kind].append(_answer(one))
+        found = []
+        for one, times in zip(children, spent, strict=True):
+            assert one.stdin is not None
+            one.stdin.close()
+            found.append(Row(_answer(one), times))
+            if one.wait():
+                raise RuntimeError(f"a child ended with {one.returncode}")
+    finally:
+        for one in children:
+            one.kill()
+            one.wait()
     return found
+
+
+def _answer(one: subprocess.Popen[str]) -> Any:
+    assert one.stdout is not None
+    line = one.stdout.readline()
+    if not line:
+        raise RuntimeError("a child ended early: see what it printed")
+    return json.loads(line)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was found at one size."""
+
+    others: dict[str, Any]
+    spent: dict[str, list[list[float]]]
+    """CPU seconds of each turn, by kind and alternation."""
+
+    def figures(self) -> dict[str, Any]:
+        """Milliseconds a record: mean, median and 99th percentile of the turns; and what else there is."""
+        found: dict[str, Any] = {}
+        for kind, alternations in self.spent.items():
+            turns = sorted(turn for some in alternations for turn in some)
+            found |= {
+                f"{kind}_ms": to_ms(statistics.mean(turns)), f"{kind}_p50_ms": to_ms(turns[len(turns) // 2]),
+                f"{kind}_p99_ms": to_ms(turns[int(0.99 * len(turns))]),
+            }  # fmt: skip
+        return {**self.others, **found}
+
+    def ratio_to(self, other: Row, kind: str) -> float:
+        """Median over the alternations of how much dearer a turn is here."""
+        pairs = zip(self.spent[kind], other.spent[kind], strict=True)
+        return round(statistics.median(sum(ours) / sum(theirs) for ours, theirs in pairs), 2)
+
+
+def to_ms(seconds: float) -> float:
+    """Of a turn, by record."""
+    return round(1000 * seconds / BATCH, 3)
 
 
 def _kind(draw: random.Random) -> EventType:

@@ -2,9 +2,10 @@
 
     python -m benchmarks.scale --json            10,000, 100,000 and 1,000,000 items, each in a process of its own
 
-The smallest is measured again at the end; ratios are to the mean of both. Texts are real, most vectors made: benchmarks.inside
-says how. Events fall on the whole catalogue by Zipf's law; users have histories of 20. The index is the one that lists are
-made with, `decide.nearness`; recall@10 is its share of the ten greatest sums of dense and lexical cosine over all items.
+Texts are real, most vectors made: benchmarks.inside says how, and how the sizes are measured in alternation. Events fall on
+the whole catalogue by Zipf's law; users have histories of 20. The index is the one that lists are made with,
+`decide.nearness`; recall@10 is the share of its ten best whose sum of dense and lexical cosine is among the ten greatest of
+all items.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import random
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,19 +20,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.inside import Inside, child, memory
+from benchmarks.inside import BATCH, PAST, Inside, beside, memory, serve
 from benchmarks.rig import parser, show
 from streams.decide.table import Table
 
-BATCH: Final = 8
-"""Events or items that are taken at once: at 500 events/s about what waits after a batch."""
 ASKED: Final = 200
-PAST: Final = 100_000
 EQUAL: Final = 1e-5
+WARM_UP: Final = 1_000
+"""Events before anything is measured."""
 
 
-async def measure(*, items: int, users: int, events: int, new: int) -> dict[str, Any]:
-    """The figures of one size."""
+async def measure(*, items: int, users: int, new: int) -> None:
+    """A child: one size."""
     draw = random.Random(11)
     with tempfile.TemporaryDirectory(prefix="coldstream-scale-") as scratch:
         it = Inside(Path(scratch), columns_items=items + new + 1000, users_cache=users)
@@ -44,35 +43,26 @@ async def measure(*, items: int, users: int, events: int, new: int) -> dict[str,
         await it.parts.catalogue.load()
         loaded = time.process_time() - began
         it.live_through(PAST, items, draw)
-        numbers = iter(range(10**9))
+        numbers, fresh = iter(range(10**9)), iter(range(items, 10**9))
 
-        async def turn() -> float:
+        async def event() -> float:
             return await it.step([it.event(next(numbers), users, items, draw) for _ in range(BATCH)])
 
-        for _ in range(max(20, events // BATCH // 4)):
-            await turn()
-        spent = sorted([await turn() for _ in range(events // BATCH)])
-        fresh = iter(range(items, items + new))
-        put = sorted([await it.step([it.item(next(fresh), draw) for _ in range(BATCH)]) for _ in range(new // BATCH)])
-        found = {
-            "items": items, "event_ms": mean_ms(spent), "event_p50_ms": at_ms(spent, 0.5), "event_p99_ms": at_ms(spent, 0.99),
-            "item_ms": mean_ms(put), "item_p50_ms": at_ms(put, 0.5), "item_p99_ms": at_ms(put, 0.99),
-            "import_ms_an_item": round(filled, 3), "load_ms_an_item": round(1000 * loaded / items, 3),
-            **recall(it.parts.catalogue.columns, random.Random(3)), **memory(),
-        }  # fmt: skip
-        found["bytes_an_item"] = round((found["rss_anon_mib"] - before["rss_anon_mib"]) * 2**20 / items)
+        async def item() -> float:
+            return await it.step([it.item(next(fresh), draw) for _ in range(BATCH)])
+
+        def finish() -> dict[str, Any]:
+            columns, now = it.parts.catalogue.columns, memory()
+            return {
+                "items": items, "import_ms_an_item": round(filled, 3), "load_ms_an_item": round(1000 * loaded / items, 3),
+                **recall(columns, random.Random(3)), **now,
+                "bytes_an_item": round((now["rss_anon_mib"] - before["rss_anon_mib"]) * 2**20 / items),
+            }  # fmt: skip
+
+        for _ in range(WARM_UP // BATCH):
+            await event()
+        await serve({"event": event, "item": item}, finish)
         await it.index.close()
-    return found
-
-
-def mean_ms(seconds: list[float]) -> float:
-    """Milliseconds of CPU for each record of the batches."""
-    return round(1000 * statistics.mean(seconds) / BATCH, 3)
-
-
-def at_ms(seconds: list[float], share: float) -> float:
-    """Of sorted batches the one at a share, in milliseconds a record."""
-    return round(1000 * seconds[min(len(seconds) - 1, int(share * len(seconds)))] / BATCH, 3)
 
 
 def recall(table: Table, draw: random.Random) -> dict[str, float]:
@@ -103,32 +93,23 @@ def recall(table: Table, draw: random.Random) -> dict[str, float]:
 def main() -> int:
     """Measure and print."""
     arguments = parser("scale", __doc__)
-    arguments.set_defaults(items=0)
     arguments.add_argument("--sizes", default="10000,100000,1000000")
     arguments.add_argument("--events", type=int, default=4_000)
     arguments.add_argument("--new", type=int, default=800, help="new items")
+    arguments.add_argument("--serve", action="store_true", help="as a child: one size, asked by its parent")
     asked = arguments.parse_args()
-    if asked.items:
-        found = asyncio.run(measure(items=asked.items, users=asked.users, events=asked.events, new=asked.new))
-        show(found, as_json=asked.json)
+    if asked.serve:
+        asyncio.run(measure(items=asked.items, users=asked.users, new=asked.new))
         return 0
-    sizes = [int(size) for size in asked.sizes.split(",")]
-    rows = []
-    for size in [*sizes, sizes[0]]:
-        rows.append(
-            child(
-                "benchmarks.scale", "--json", "--items", str(size), "--users", str(asked.users), "--events",
-                str(asked.events), "--new", str(asked.new),
-            )
-        )  # fmt: skip
-        print(rows[-1], file=sys.stderr, flush=True)
-    first = {name: (rows[0][name] + rows[-1][name]) / 2 for name in ("event_ms", "item_ms")}
-    largest = rows[-2]
+    rows = beside(
+        "benchmarks.scale", "items", [int(size) for size in asked.sizes.split(",")],
+        {"event": asked.events // BATCH, "item": asked.new // BATCH}, ["--users", str(asked.users), "--new", str(asked.new)],
+    )  # fmt: skip
+    sizes = [row.figures() for row in rows]
     found = {
-        "sizes": rows, "event_ratio": round(largest["event_ms"] / first["event_ms"], 2),
-        "item_ratio": round(largest["item_ms"] / first["item_ms"], 2),
-        "events_per_second": round(1000 / largest["event_ms"], 1), "items_per_second": round(1000 / largest["item_ms"], 1),
-        "recall_at_10": min(row["recall_at_10"] for row in rows),
+        "sizes": sizes, "event_ratio": rows[-1].ratio_to(rows[0], "event"), "item_ratio": rows[-1].ratio_to(rows[0], "item"),
+        "events_per_second": round(1000 / sizes[-1]["event_ms"], 1),
+        "items_per_second": round(1000 / sizes[-1]["item_ms"], 1), "recall_at_10": min(row["recall_at_10"] for row in sizes),
     }  # fmt: skip
     show(found, as_json=asked.json)
     return 0

@@ -20,7 +20,7 @@ _PROBES_FOR_TEXTS: Final = 64
 """… and for a user's words, which lie farther from the items."""
 _SHORTLIST: Final = 256
 AXES: Final = 32
-LEAST: Final = 20_000
+LEAST: Final = 50_000
 """Items from which on there are cells: below, a look at all takes no longer."""
 _SAMPLE: Final = 32_768
 _ROUNDS: Final = 8
