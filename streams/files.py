@@ -33,6 +33,8 @@ LISTS: Final = frozenset({"categories", "interests", "blocked_items", "blocked_c
 IDS: Final = frozenset({"item_id", "user_id", "event_id"})
 NUMBERS: Final = frozenset({"price", "value"})
 LARGEST_FIELD: Final = 16_777_216
+"""Bytes of a line of JSON, characters of a field of CSV."""
+LARGEST_ARRAY: Final = 1 << 30
 
 
 def read_rows(path: str, stdin: IO[bytes]) -> Iterator[Row]:
@@ -70,12 +72,27 @@ def _choose_reader(file: io.BufferedReader) -> Iterable[Row]:
         file.read(3)
     head = file.peek(4096).lstrip()
     if head.startswith(b"{"):
-        return (msgspec.json.decode(line) for line in file if line.strip())
+        return (msgspec.json.decode(line) for line in _lines(file) if line.strip())
     if head.startswith(b"["):
-        return iter(msgspec.json.decode(file.read(), type=list[Any]))
+        return _read_array(file)
     if head.startswith(b"<"):
         return _read_xml(file)
     return _read_csv(file, head.splitlines()[0].decode(errors="replace")) if head else ()
+
+
+def _lines(file: io.BufferedReader) -> Iterator[bytes]:
+    """Lines, none without end: what is compressed may be a thousand times its size."""
+    while line := file.readline(LARGEST_FIELD + 1):
+        if len(line) > LARGEST_FIELD:
+            raise msgspec.DecodeError(f"a line of more than {LARGEST_FIELD >> 20} MiB")
+        yield line
+
+
+def _read_array(file: io.BufferedReader) -> Iterator[Row]:
+    whole = file.read(LARGEST_ARRAY + 1)
+    if len(whole) > LARGEST_ARRAY:
+        raise msgspec.DecodeError(f"a JSON array of more than {LARGEST_ARRAY >> 20} MiB: write one record a line")
+    yield from msgspec.json.decode(whole, type=list[Any])
 
 
 def _read_csv(file: io.BufferedReader, first: str) -> Iterator[Row]:

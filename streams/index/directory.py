@@ -52,7 +52,7 @@ class Directory:
     def take(self) -> None:
         """Hold the directory. Raises `ConfigurationError` where it is in use, no index, or another release's."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(0o700, parents=True, exist_ok=True)  # people's words are in it
             names = [entry.name for entry in self.path.iterdir()]
             if names and "lock" not in names:
                 raise ConfigurationError(f"{self.path} is not empty and holds no index: name an empty directory")

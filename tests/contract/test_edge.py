@@ -87,6 +87,11 @@ async def test_files_of_another_release_are_not_touched(edge_directory: Path) ->
         await opened(edge_directory)
 
 
+async def test_nobody_else_on_the_machine_may_read_it(edge_directory: Path) -> None:
+    await (await opened(edge_directory)).close()
+    assert edge_directory.stat().st_mode & 0o077 == 0
+
+
 async def test_a_second_user_of_the_directory_is_told_so(edge_directory: Path) -> None:
     index = await opened(edge_directory)
     with pytest.raises(ConfigurationError, match="another process uses the index"):

@@ -204,3 +204,15 @@ def test_a_line_of_words_is_no_csv(tmp_path):
     path.write_bytes(b"garbage\n")
     with pytest.raises(ColdstreamError, match="neither JSON lines nor CSV"):
         list(read_rows(str(path), io.BytesIO()))
+
+
+def test_a_file_that_grows_without_end_is_given_up(tmp_path, monkeypatch):
+    laughs = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+    bomb = f'<?xml version="1.0"?><!DOCTYPE r [<!ENTITY l0 "{"ha" * 50}">{laughs}]><rss><item><title>&l9;</title></item></rss>'
+    with pytest.raises(ColdstreamError, match="record 1 can't be read"):
+        rows_of(tmp_path, bomb)
+    with pytest.raises(ColdstreamError, match="a line of more than 16 MiB"):
+        rows_of(tmp_path, gzip.compress(b'{"item_id": "' + b"x" * 20_000_000))
+    monkeypatch.setattr("streams.files.LARGEST_ARRAY", 1000)
+    with pytest.raises(ColdstreamError, match="one record a line"):
+        rows_of(tmp_path, "[" + "1," * 1000 + "1]")
