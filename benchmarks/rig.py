@@ -162,9 +162,9 @@ class Rig:
             if name == "coldstream_records_total" and labels["topic"] == topic
         )  # fmt: skip
 
-    def metrics(self) -> list[tuple[str, dict[str, str], float]]:
-        """All samples of the worker's /metrics."""
-        address = f"http://{self.environment['COLDSTREAM_HTTP']}/metrics"
+    def metrics(self, http: str = "") -> list[tuple[str, dict[str, str], float]]:
+        """All samples of /metrics of the worker at `http` (host:port); without one, of the rig's own."""
+        address = f"http://{http or self.environment['COLDSTREAM_HTTP']}/metrics"
         with urllib.request.urlopen(address, timeout=10) as answer:
             text = answer.read()
         return [
