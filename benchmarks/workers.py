@@ -38,7 +38,7 @@ async def measure(*, items: int, users: int, backlog: int, partitions: int, roun
                 print(rows[-1], file=sys.stderr, flush=True)
 
     def median(workers: int, name: str) -> float:
-        return statistics.median(row[name] for row in rows if row["workers"] == workers)
+        return float(statistics.median(row[name] for row in rows if row["workers"] == workers))
 
     return {
         "events_per_second": median(2, "events_per_second"), "events_per_second_of_one": median(1, "events_per_second"),
