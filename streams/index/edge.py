@@ -19,6 +19,9 @@ from streams.ports import Collection, Hit, Match, Page, Point, Query, Write
 
 FREE_BYTES: Final = 256 * 1024 * 1024
 """Writes are refused below this much free disk: Edge maps its files, and a mapped page that finds no room kills us."""
+SEARCHED: Final = (
+    Collection.USERS,
+)  # lists are made from columns: a graph of items would cost much and be asked by nobody
 UNINDEXED_POINTS: Final = 50_000
 """From so many on, and a tenth of all, points without a graph are worth a rebuild: a search takes 25 ms for them."""
 
@@ -129,8 +132,9 @@ class EdgeIndex:
             if collection in self._touched:
                 self._touched[collection].update(point_id(write.point.key) for write in writes)
             self._shard(collection).apply(writes)
-        self._fresh[collection].update(point_id(write.point.key) for write in writes if write.point.vector is not None)
-        self._look_at_growth(collection)
+        if collection in SEARCHED:
+            self._fresh[collection].update(point_id(one.point.key) for one in writes if one.point.vector is not None)
+            self._look_at_growth(collection)
 
     async def search(self, collection: Collection, queries: Sequence[Query]) -> list[list[Hit]]:
         """See the port. Others run between two queries."""

@@ -227,6 +227,17 @@ async def test_a_collection_that_grows_gets_its_graph(edge_directory: Path, monk
     await index.close()
 
 
+async def test_items_get_no_graph_since_nobody_searches_them(
+    edge_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "UNINDEXED_POINTS", 5)
+    index = await opened(edge_directory)
+    await index.write(ITEMS, new(*(point(f"i{n}", vector=unit(n)) for n in range(20))))
+    await asyncio.sleep(0.05)
+    assert names(edge_directory / "items") == ["current", "shard-1"]
+    await index.close()
+
+
 async def test_growth_without_room_goes_on_without_a_graph(
     edge_directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
