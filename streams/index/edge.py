@@ -19,9 +19,7 @@ from streams.ports import Collection, Hit, Match, Page, Point, Query, Write
 
 FREE_BYTES: Final = 256 * 1024 * 1024
 """Writes are refused below this much free disk: Edge maps its files, and a mapped page that finds no room kills us."""
-SEARCHED: Final = (
-    Collection.USERS,
-)  # lists are made from columns: a graph of items would cost much and be asked by nobody
+SEARCHED: Final = (Collection.USERS,)  # by vector: lists are made from columns, nobody would ask a graph of items
 UNINDEXED_POINTS: Final = 50_000
 """From so many on, and a tenth of all, points without a graph are worth a rebuild: a search takes 25 ms for them."""
 
@@ -133,8 +131,7 @@ class EdgeIndex:
                 self._touched[collection].update(point_id(write.point.key) for write in writes)
             self._shard(collection).apply(writes)
         if collection in SEARCHED:
-            self._fresh[collection].update(point_id(one.point.key) for one in writes if one.point.vector is not None)
-            self._look_at_growth(collection)
+            self._look_at_growth(collection, writes)
 
     async def search(self, collection: Collection, queries: Sequence[Query]) -> list[list[Hit]]:
         """See the port. Others run between two queries."""
@@ -182,11 +179,11 @@ class EdgeIndex:
         """See the port. Rebuilds every shard; writes wait while a shard is copied and while it is exchanged."""
         await self._rebuild_in_turn((Collection.USERS, Collection.ITEMS, Collection.STATISTICS))  # people's data first
 
-    def _look_at_growth(self, collection: Collection) -> None:
+    def _look_at_growth(self, collection: Collection, writes: Sequence[Write]) -> None:
+        self._fresh[collection].update(point_id(write.point.key) for write in writes if write.point.vector is not None)
         unindexed = self._unindexed[collection] + len(self._fresh[collection])
-        if unindexed < UNINDEXED_POINTS or self.behind or (self._growth is not None and not self._growth.done()):
-            return
-        if unindexed * 10 > self._shard(collection).count():
+        busy = self.behind or (self._growth is not None and not self._growth.done())
+        if not busy and unindexed >= UNINDEXED_POINTS and unindexed * 10 > self._shard(collection).count():
             self._growth = asyncio.create_task(self._index_grown(collection))
 
     async def _index_grown(self, collection: Collection) -> None:
