@@ -5,7 +5,7 @@ write too, by what they changed since the last look. And what this worker's list
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -19,10 +19,13 @@ from streams.flow.items import ItemWork, item_from_point
 from streams.flow.report import Census, Reach
 from streams.flow.signals import statistics_from_point
 from streams.flow.users import UserWork
-from streams.ports import Clock, Collection, Index, Match, Page
+from streams.ports import Clock, Collection, Index, Match
 from streams.values import ItemRecord, Vector
 
 PAGE: Final = 1000
+LOOK_PAGE: Final = 200
+SLICE_SECONDS: Final = 0.02
+"""A look at what others changed goes on with the next batch after so long: events must not wait for all of it."""
 OVERLAP_SECONDS: Final = 10.0
 """Clocks of workers may differ by so much; what is looked up twice is put twice."""
 SMALLEST_NORM: Final = 1e-6
@@ -42,7 +45,9 @@ class Catalogue:
         self._index = index
         self._clock = clock
         self.reload_seconds = reload_seconds
-        self._looked_at = 0.0
+        self._looked_at = self._began = 0.0
+        self.look: AsyncIterator[list[str]] | None = None
+        """A look at what others changed that goes on with the next call of `reload`."""
         self._absent: dict[str, float] = {}
         """Items that were looked up in vain, and when."""
 
@@ -63,33 +68,36 @@ class Catalogue:
     def turned(self, since: float, now: float) -> tuple[list[ItemRecord], list[ItemRecord]]:
         """Items that became recommendable by time alone after `since`, and those that ceased to be, up to `now`."""
         columns = self.columns
-        opened, closed = (
-            rows[columns.live[rows]] for moments in (columns.opening, columns.closing)
-            for rows in (np.sort(moments.between(since, now)),)
-        )  # fmt: skip
+        opened, closed = (np.sort(moments.between(since, now)) for moments in (columns.opening, columns.closing))
         return (
-            [record for row in opened.tolist() if (record := columns.records[row]) is not None],
-            [record for row in closed.tolist() if (record := columns.records[row]) is not None],
+            [one for row in opened[columns.live[opened]].tolist() if (one := columns.records[row]) is not None],
+            [one for row in closed[columns.live[closed]].tolist() if (one := columns.records[row]) is not None],
         )
 
     async def load(self) -> None:
         """Everything, page by page. Called once, before the first batch, and again after a hold of the index."""
-        self._looked_at = self._clock.now()
-        await self._load_items(None)
-        await self._load_statistics(None)
+        self._looked_at, self.look = self._clock.now(), None
+        async for _ in self._pages(None, PAGE):
+            pass
 
     async def reload(self) -> list[str]:
         """What other workers changed, if a look is due; returns the items that they withdrew.
 
-        A look that fails is made up for by the next one.
+        A long one is done in slices, one a call. A look that fails is made up for by the next one.
         """
-        now = self._clock.now()
-        if not self._index.shared or now - self._looked_at < self.reload_seconds:
-            return []
-        since = Match(at_least={"updated_ms": int((self._looked_at - OVERLAP_SECONDS) * 1000)})
-        withdrawn = await self._load_items(since)
-        await self._load_statistics(since)
-        self._looked_at = now
+        now, began = self._clock.now(), self._clock.monotonic()
+        if self.look is None:
+            if not self._index.shared or now - self._looked_at < self.reload_seconds:
+                return []
+            since = Match(at_least={"updated_ms": int((self._looked_at - OVERLAP_SECONDS) * 1000)})
+            self.look, self._began = self._pages(since, LOOK_PAGE), now
+        look, self.look, withdrawn = self.look, None, []
+        async for some in look:
+            withdrawn += some
+            if self._clock.monotonic() - began > SLICE_SECONDS:
+                self.look = look
+                return withdrawn
+        self._looked_at = self._began
         return withdrawn
 
     def put(self, works: Sequence[ItemWork]) -> None:
@@ -145,29 +153,21 @@ class Catalogue:
         self.columns.put(news)
         return withdrawn
 
-    async def _load_items(self, match: Match | None) -> list[str]:
-        cursor: str | None = None
-        withdrawn: list[str] = []
-        while True:
-            page = await self._page(Collection.ITEMS, cursor, match, vectors=True)
-            pairs = [(item_from_point(point), point.vector) for point in page.points]
-            withdrawn += self._put(pairs)
-            cursor = page.cursor
-            if cursor is None:
-                return withdrawn
-
-    async def _load_statistics(self, match: Match | None) -> None:
-        cursor: str | None = None
-        while True:
-            page = await self._page(Collection.STATISTICS, cursor, match, vectors=False)
-            found = [statistics_from_point(point) for point in page.points]
-            self.columns.absorb([statistics for statistics in found if statistics is not None])
-            cursor = page.cursor
-            if cursor is None:
-                return
-
-    async def _page(self, collection: Collection, cursor: str | None, match: Match | None, *, vectors: bool) -> Page:
-        return await self._index.scan(collection, cursor=cursor, limit=PAGE, match=match, vectors=vectors)
+    async def _pages(self, match: Match | None, size: int) -> AsyncIterator[list[str]]:
+        """Take over items and statistics, page by page; yields what each page withdrew."""
+        for collection in (Collection.ITEMS, Collection.STATISTICS):
+            cursor, items = None, collection is Collection.ITEMS
+            while True:
+                page = await self._index.scan(collection, cursor=cursor, limit=size, match=match, vectors=items)
+                if items:
+                    yield self._put([(item_from_point(point), point.vector) for point in page.points])
+                else:
+                    found = (statistics_from_point(point) for point in page.points)
+                    self.columns.absorb([one for one in found if one is not None])
+                    yield []
+                cursor = page.cursor
+                if cursor is None:
+                    break
 
 
 def _is_live(record: ItemRecord) -> bool:

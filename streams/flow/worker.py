@@ -115,7 +115,7 @@ class Worker:
     async def run(self) -> None:
         """Until `stop`. Raises `FatalError`, and whatever is a defect; both end the process."""
         while not self._stopping:
-            await self._buffer.wait(IDLE_SECONDS)
+            await self._buffer.wait(0.0 if self._parts.catalogue.look else IDLE_SECONDS)
             if self._world.ownership.interrupted() == REBALANCE:
                 await self._world.clock.sleep(0.02)
                 continue
