@@ -28,6 +28,8 @@ from streams.kafka.transport import POLL_RECORDS, QUEUE_RECORDS, MemberConsumer,
 from streams.settings import Settings
 from streams.values import Topic
 
+METADATA_MILLISECONDS: Final = 30_000
+"""Partitions that a topic has grown by are noticed within this time; by default it would be five minutes."""
 DAY_SECONDS: Final = 86_400.0
 ANSWER_SECONDS: Final = 5.0
 """How long a broker may take to say where its partitions end."""
@@ -144,6 +146,7 @@ def _options(settings: Settings, topics: tuple[Topic, ...]) -> dict[str, Any]:
         "consumer_group_instance_id": identity,
         # derived from the identity: a restart in another container with another host name kills the coordinator (tried)
         "canonical_url": URL(f"http://{_host(identity)}:6066") if identity else None,
+        "consumer_metadata_max_age_ms": METADATA_MILLISECONDS,
         "consumer_max_fetch_size": max(1_048_576, settings.record_bytes + 65_536),
         "stream_buffer_maxsize": QUEUE_RECORDS,
         "stream_wait_empty": False,  # with the default a rebalance waits without limit for the batch in hand

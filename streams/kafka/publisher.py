@@ -42,6 +42,7 @@ class KafkaPublisher:
         self._producer: AIOKafkaProducer | None = None
         self._under_way: set[asyncio.Future[object]] = set()
         self._broken = False
+        self._partitions: dict[str, int] = {}
 
     async def start(self) -> None:
         """Connect. Raises `BrokerUnavailableError`."""
@@ -128,7 +129,8 @@ class KafkaPublisher:
         for topic in topics:
             try:
                 async with asyncio.timeout(METADATA_SECONDS):
-                    await (await self._living()).partitions_for(full_name(self._settings, topic))
+                    found = await (await self._living()).partitions_for(full_name(self._settings, topic))
+                    self._partitions[topic] = len(found)
             except (
                 UnknownTopicOrPartitionError,
                 TimeoutError,
@@ -138,12 +140,17 @@ class KafkaPublisher:
                 raise BrokerUnavailableError(f"Kafka does not describe {topic}: {error!r}") from error
 
     def partitions(self, topic: str) -> int:
-        """Number of partitions of a topic (logical name); raises `FatalError` where it is not known."""
+        """Number of partitions of a topic (logical name); raises `FatalError` where it was never known.
+
+        A producer that was just made anew knows none: what the one before it knew holds until then.
+        """
         name = full_name(self._settings, topic)
         found = self._producer.client.cluster.partitions_for_topic(name) if self._producer is not None else None
-        if not found:
+        if found:
+            self._partitions[topic] = len(found)
+        if topic not in self._partitions:
             raise _missing(self._settings, topic)
-        return len(found)
+        return self._partitions[topic]
 
 
 def _missing(settings: Settings, topic: str) -> FatalError:

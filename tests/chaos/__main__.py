@@ -12,8 +12,9 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.chaos.scenarios import SCENARIOS, Context
+from tests.chaos.scenarios import Context
 from tests.chaos.site import say
+from tests.chaos.worlds import ALL
 from tests.support.kafka import ApacheKafka
 
 
@@ -30,9 +31,9 @@ async def strike(
             for scenario in names:
                 context = Context(cluster.servers, cluster, brokers, folder, seed, events, times)
                 begun = time.monotonic()
-                say(f"{scenario}: {(SCENARIOS[scenario].__doc__ or '').strip()}")
+                say(f"{scenario}: {(ALL[scenario].__doc__ or '').strip()}")
                 try:
-                    wrong = await SCENARIOS[scenario](context)
+                    wrong = await ALL[scenario](context)
                 except Exception as error:  # noqa: BLE001  # a scenario that can't be finished has failed; the others are still tried
                     traceback.print_exc()
                     wrong = [f"{type(error).__name__}: {error}"]
@@ -46,7 +47,7 @@ async def strike(
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], help="which (all)")
+    parser.add_argument("scenarios", nargs="*", choices=[*ALL, []], help="which (all)")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--brokers", type=int, default=1, choices=(1, 3))
     parser.add_argument("--events", type=int, default=5000, help="records of each scenario")
@@ -55,7 +56,7 @@ def main() -> int:
     options = parser.parse_args()
     verdict = asyncio.run(
         strike(
-            options.scenarios or list(SCENARIOS), seed=options.seed, brokers=options.brokers, events=options.events,
+            options.scenarios or list(ALL), seed=options.seed, brokers=options.brokers, events=options.events,
             times=options.times, keep=options.keep,
         )
     )  # fmt: skip

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -37,20 +37,21 @@ class Context:
     def site(self, name: str, **others: str) -> Site:
         return Site(self.kafka, self.folder / name, f"{name}-{self.seed}-", **others)
 
-    def script(self, *, wild: bool) -> list[Sent]:
+    def script(self, *, wild: bool, **others: float) -> list[Sent]:
         """A log: orderly (so that every count is exact), or with all that can be wrong with one."""
         plot = Plot(
             partitions=4, users=150, items=80, records=self.events,
             misrouted=0.02 if wild else 0.0, erasures=0.01 if wild else 0.0, duplicates=0.03,
             bad=0.02, quiet=0.02 if wild else 0.0, old=0.1, hot=0.03,
         )  # fmt: skip
+        plot = replace(plot, **others)  # type: ignore[arg-type]
         return Author(Random(self.seed), plot).write()
 
 
 Scenario = Callable[[Context], Awaitable[list[str]]]
 
 
-async def _load(site: Site, script: list[Sent], per_second: float, strike: Callable[[], Awaitable[None]]) -> None:
+async def load(site: Site, script: list[Sent], per_second: float, strike: Callable[[], Awaitable[None]]) -> None:
     """Publish, and strike meanwhile; both end."""
     publishing = asyncio.create_task(site.publish(script, per_second))
     striking = asyncio.create_task(strike())
@@ -82,7 +83,7 @@ async def kill(context: Context) -> list[str]:
                 seconds.append(round(await life.ready(), 1))
                 say(f"kill {number + 1} of {context.times}, ready again after {seconds[-1]} s")
 
-        await _load(storm, script, context.events / (4.0 * context.times), strike)
+        await load(storm, script, context.events / (4.0 * context.times), strike)
         await storm.drain()
         say("drained")
         status = await life.stop()
@@ -127,7 +128,7 @@ async def terminate(context: Context) -> list[str]:
                 life = site.start()
                 await life.ready()
 
-        await _load(site, script, context.events / (5.0 * context.times), strike)
+        await load(site, script, context.events / (5.0 * context.times), strike)
         await site.drain()
         await life.stop()
         return wrong + (await site.judge(script))[0]
@@ -158,8 +159,8 @@ async def sleep(context: Context) -> list[str]:
                     say(f"SIGCONT {life.instance}")
                     await asyncio.sleep(3.0)
 
-            await _load(site, script, context.events / (12.0 * context.times), strike)
-            await _revive(site)
+            await load(site, script, context.events / (12.0 * context.times), strike)
+            await revive(site)
             await site.drain()
             wrong = (await site.judge(script))[0]
             for life in site.living:
@@ -194,7 +195,7 @@ async def rebalance(context: Context) -> list[str]:
                         say("one worker")
                         await asyncio.sleep(4.0)
 
-                await _load(site, script, context.events / (15.0 * context.times), strike)
+                await load(site, script, context.events / (15.0 * context.times), strike)
                 await site.drain()
                 wrong += [f"{'static' if static else 'dynamic'}: {one}" for one in (await site.judge(script))[0]]
             finally:
@@ -222,8 +223,8 @@ async def brokers(context: Context) -> list[str]:
                 await asyncio.to_thread(context.cluster.run, "resume", "--broker", broker)
                 await asyncio.sleep(4.0)
 
-        await _load(site, script, context.events / (10.0 * context.times), strike)
-        await _revive(site)
+        await load(site, script, context.events / (10.0 * context.times), strike)
+        await revive(site)
         await site.drain()
         await site.living[-1].stop()
         return (await site.judge(script))[0]
@@ -232,7 +233,7 @@ async def brokers(context: Context) -> list[str]:
 
 
 async def index_away(context: Context) -> list[str]:
-    """The index is slow, fails, refuses for a full disk, and is away for a while: held, not lost."""
+    """The index is slow, fails each tenth call, refuses for a full disk, is away for a while, once for 60 s: held, not lost."""
     async with SharedIndex() as (front, address):
         script = context.script(wild=True)
         site = context.site("index", index=address)
@@ -243,15 +244,19 @@ async def index_away(context: Context) -> list[str]:
             await life.ready()
 
             async def strike() -> None:
-                for _ in range(context.times):
+                for number in range(context.times):
                     front.delay_seconds = 0.5
                     await asyncio.sleep(3.0)
                     front.delay_seconds = 0.0
+                    front.failing_each = 10
+                    await asyncio.sleep(3.0)
+                    front.failing_each = 0
                     for failure in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
                         await asyncio.sleep(1.0)
                         front.failure = failure
                         say(f"the index answers {failure.name}")
-                        await asyncio.sleep(8.0)
+                        long = context.times > 1 and number == 0 and failure is grpc.StatusCode.UNAVAILABLE
+                        await asyncio.sleep(60.0 if long else 8.0)
                         if life.process.poll() is not None:
                             wrong.append("the worker ended while the index was away")
                         if await asyncio.to_thread(life.is_ready):
@@ -259,7 +264,7 @@ async def index_away(context: Context) -> list[str]:
                         front.failure = None
                         await asyncio.sleep(4.0)
 
-            await _load(site, script, context.events / (25.0 * context.times), strike)
+            await load(site, script, context.events / (25.0 * context.times), strike)
             await site.drain()
             wrong += (await site.judge(script))[0]
             await life.stop()
@@ -316,7 +321,7 @@ async def twins(context: Context) -> list[str]:
             site.end()
 
 
-async def _revive(site: Site) -> None:
+async def revive(site: Site) -> None:
     """An operator's restart of workers that ended by themselves (that is allowed while a neighbour is gone)."""
     for instance in {life.instance for life in site.lives}:
         if not any(life.instance == instance for life in site.living):

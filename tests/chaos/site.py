@@ -116,6 +116,9 @@ class Site:
         )
         self.lives: list[Life] = []
         self.partitions = 4
+        self.dimension = DIMENSION
+        self.workers_kafka = kafka
+        """Where workers look for the broker: a proxy, perhaps."""
 
     async def create(self) -> None:
         async with TopicAdmin(self.settings) as admin:
@@ -124,15 +127,30 @@ class Site:
     def start(self, instance: str = "w0", **others: str) -> Life:
         """A worker; an empty instance is a dynamic member."""
         chosen = {**self._others, "instance_id": instance, "index": self.index, **others}
-        environment = to_environment(self.kafka, self.folder, **chosen)
+        environment = to_environment(self.workers_kafka, self.folder, **chosen)
         environment["COLDSTREAM_HTTP"] = f"127.0.0.1:{free_port()}"
-        environment["PYTHONPATH"] = str(ROOT)
+        environment |= {
+            "PYTHONPATH": str(ROOT),
+            "CHAOS_FOLDER": str(self.folder),
+            "CHAOS_DIMENSION": str(self.dimension),
+        }
         log = self.folder / f"{instance or 'dynamic'}-{len(self.lives)}.log"
         with log.open("ab") as out:
-            process = subprocess.Popen([sys.executable, str(WORKER)], env=environment, cwd=ROOT, stdout=out, stderr=out)
+            process = subprocess.Popen(
+                [sys.executable, str(WORKER), "worker"], env=environment, cwd=ROOT, stdout=out, stderr=out
+            )
         life = Life(instance, environment, process, log)
         self.lives.append(life)
         return life
+
+    def run(self, *arguments: str, dimension: int) -> subprocess.Popen[bytes]:
+        """Another command of the program, with the chaotic encoder."""
+        environment = to_environment(self.kafka, self.folder, **{**self._others, "index": self.index})
+        environment |= {"PYTHONPATH": str(ROOT), "CHAOS_FOLDER": str(self.folder), "CHAOS_DIMENSION": str(dimension)}
+        with (self.folder / "commands.log").open("ab") as out:
+            return subprocess.Popen(
+                [sys.executable, str(WORKER), *arguments], env=environment, cwd=ROOT, stdout=out, stderr=out
+            )
 
     def end(self) -> None:
         """No process of ours is left."""
@@ -184,18 +202,13 @@ class Site:
         try:
             await admin.start()
             await consumer.start()
+            async with TopicAdmin(self.settings) as topics:
+                found = await topics.describe()
             places = [
                 TopicPartition(full_name(self.settings, topic), number)
                 for topic in CONSUMED
-                for number in sorted(consumer.partitions_for_topic(full_name(self.settings, topic)) or ())
+                for number in range(found[topic].partitions)
             ]
-            if not places:
-                await consumer._client.force_metadata_update()
-                places = [
-                    TopicPartition(full_name(self.settings, topic), number)
-                    for topic in CONSUMED
-                    for number in range(1 if topic is Topic.LESSONS else self.partitions)
-                ]
             ends = await consumer.end_offsets(places)
             committed = await admin.list_consumer_group_offsets(group)
             done = {place: committed[place].offset if place in committed else 0 for place in places}
@@ -234,7 +247,7 @@ class Site:
         index the worker must have ended.
         """
         index = open_index(self.settings)
-        await index.open(DIMENSION)
+        await index.open(self.dimension, f"hashing-{self.dimension}")
         try:
             found: dict[Collection, dict[str, Point]] = {}
             for collection in Collection:
@@ -323,8 +336,11 @@ class Site:
 
 
 def essence(points: dict[Collection, dict[str, Point]]) -> dict[str, Any]:
-    """What must be the same after any run of one log: all but versions, write ids, times of arrival, lists."""
-    dropped = {"version", "write_id", "list_ids", "first_seen"}
+    """What must be the same after any run of one log: all but versions, write ids, times of arrival, lists.
+
+    And which record created an item: one that breaks the encoder does so, or not, by what else is in its batch.
+    """
+    dropped = {"version", "write_id", "list_ids", "first_seen", "created"}
     return {
         f"{collection.value}/{key}": _strip(json.loads(point.body), dropped)
         for collection, held in points.items()

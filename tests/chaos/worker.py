@@ -1,9 +1,18 @@
 """`coldstream worker` with an encoder of hashes: what is tried here is delivery, and a life begins a second sooner.
 
-A text that holds the simulator's word for it breaks the encoder, as one of a bundle never may.
+A text that holds the simulator's word for it breaks the encoder, as one of a bundle never may. What else may go wrong is
+told by files in the folder CHAOS_FOLDER: `clock` (seconds that the wall clock is wrong), `encoder` (it fails on every
+text), `crash` (the process ends in the encoder's next call, as in native code; once), `disk` (there is no room).
 """
 
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +22,43 @@ from streams import app
 from streams.commands.main import main
 
 POISON = "unembeddable"
+FOLDER = Path(os.environ.get("CHAOS_FOLDER", "/nonexistent"))
+DIMENSION = int(os.environ.get("CHAOS_DIMENSION", "64"))
 
 
 class Encoder(HashingEncoder):
     """Hashes, and fails on the word."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if (FOLDER / "crash").exists():
+            (FOLDER / "crash").unlink()
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if (FOLDER / "encoder").exists():
+            raise RuntimeError("the runtime of the encoder is broken")
         if any(POISON in text for text in texts):
             raise ValueError("this text breaks the encoder")
         return super().encode(texts)
 
 
+class Clock(app.SystemClock):
+    """The system's, wrong by what the file says."""
+
+    def now(self) -> float:
+        try:
+            return time.time() + float((FOLDER / "clock").read_text() or 0)
+        except FileNotFoundError:
+            return time.time()
+
+
+def _disk_usage(path: str | Path) -> shutil._ntuple_diskusage:
+    found = real_disk_usage(path)
+    return found._replace(free=0) if (FOLDER / "disk").exists() else found
+
+
+real_disk_usage = shutil.disk_usage
+
 if __name__ == "__main__":
-    app.open_bundle = lambda *_args, **_kwargs: Encoder(64)  # type: ignore[assignment,attr-defined]
-    main(["worker"])
+    app.open_encoder = lambda _settings: Encoder(DIMENSION)  # type: ignore[assignment,return-value]
+    app.SystemClock = Clock  # type: ignore[misc]
+    shutil.disk_usage = _disk_usage  # type: ignore[assignment]
+    main()

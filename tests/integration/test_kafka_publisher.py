@@ -97,6 +97,7 @@ async def test_a_producer_that_can_send_nothing_more_is_made_anew():
         await create_topics(settings)
         publisher = KafkaPublisher(settings)
         await publisher.start()
+        await publisher.load_partitions([Topic.SIGNALS])
         await publisher.send([Message(Topic.EVENTS, b"k", b"1")])
         broker.stop()
         broker.start(int(address.rpartition(":")[2]))  # it has forgotten the producer: its sequence is out of order now
@@ -106,6 +107,7 @@ async def test_a_producer_that_can_send_nothing_more_is_made_anew():
         await publisher.send([Message(Topic.EVENTS, b"k", b"2")])
         records = await consume(settings, Topic.EVENTS, lambda records: records)
         assert [record.value for record in records] == [b"2"]
+        assert publisher.partitions(Topic.SIGNALS) == 4, "what the one before it knew"
         await publisher.stop()
     finally:
         broker.stop()

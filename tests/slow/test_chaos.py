@@ -2,10 +2,11 @@
 
 import pytest
 
-from tests.chaos.scenarios import SCENARIOS, Context
+from tests.chaos.scenarios import Context
+from tests.chaos.worlds import ALL
 from tests.support.kafka import FOLDER, ApacheKafka
 
-SHORT = {"kill": 3, "terminate": 2, "sleep": 1, "brokers": 2, "index": 1, "again": 1, "twins": 1}
+SHORT = {"kill": 3, "terminate": 2, "sleep": 1, "brokers": 2, "index": 1, "again": 1, "twins": 1, "upgrade": 1}
 EVENTS = 600
 
 
@@ -22,4 +23,4 @@ def cluster(tmp_path_factory):
 @pytest.mark.parametrize("name", SHORT)
 async def test_nothing_is_lost_and_nothing_is_double(name, cluster, tmp_path):
     context = Context(cluster.servers, cluster, 1, tmp_path, seed=7, events=EVENTS, times=SHORT[name])
-    assert not await SCENARIOS[name](context)
+    assert not await ALL[name](context)

@@ -50,6 +50,8 @@ class Front:
     delay_seconds: float = 0.0
     failure: grpc.StatusCode | None = None
     """With this every call fails."""
+    failing_each: int = 0
+    """One call in so many fails; 0: none does."""
     held: dict[str, Held] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
@@ -62,6 +64,8 @@ class Front:
         await asyncio.sleep(self.delay_seconds)
         if self.failure is not None:
             await context.abort(self.failure, "as told")
+        if self.failing_each and sum(self.calls.values()) % self.failing_each == 0:
+            await context.abort(grpc.StatusCode.INTERNAL, "as told, now and then")
 
     async def named(self, name: str, context: Context) -> Held:
         """The collection of a name or alias."""
