@@ -66,6 +66,10 @@ def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
+def mode(path: Path) -> int:
+    return path.stat().st_mode
+
+
 def start(program: str, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
@@ -89,7 +93,7 @@ async def test_files_of_another_release_are_not_touched(edge_directory: Path) ->
 
 async def test_nobody_else_on_the_machine_may_read_it(edge_directory: Path) -> None:
     await (await opened(edge_directory)).close()
-    assert edge_directory.stat().st_mode & 0o077 == 0
+    assert mode(edge_directory) & 0o077 == 0
 
 
 async def test_a_second_user_of_the_directory_is_told_so(edge_directory: Path) -> None:
