@@ -5,8 +5,8 @@
 
 Measured in this process (benchmarks.inside): CPU of a batch as a + b × events, of a lesson learned, of an item's statistics
 read again, of a user's write and read in Qdrant's engine. Simulated: events of users whose activity differs by Zipf's law
-come at chance moments (Poisson) to the partitions of their users; a worker takes whatever waits, 256 at most, and stands
-still while it reads again what other workers counted. docs/sizing.md draws the conclusions.
+come at chance moments (Poisson) to the partitions of their users; a worker takes whatever waits, 256 at most, and between
+batches reads again what other workers counted. docs/sizing.md draws the conclusions.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.inside import Inside
 from benchmarks.rig import parser, show
+from streams.flow.catalogue import OVERLAP_SECONDS, SLICE_SECONDS
 from streams.flow.signals import statistics_from_point
 from streams.ports import Collection
 from streams.values import Topic
@@ -33,8 +34,6 @@ from streams.values import Topic
 BATCHES: Final = (1, 4, 16, 64)
 ROUNDS: Final = 25
 MOST: Final = 256
-OVERLAP: Final = 10.0
-"""Seconds that a reload looks back beyond the last one: `flow.catalogue`."""
 P99_MS: Final = 50.0
 BUSY: Final = 0.6
 """Share of a core that the plan gives to events: the rest is for peaks, rebalances and what is done beside."""
@@ -116,12 +115,14 @@ def changed(load: Load, seconds: float) -> float:
 
 
 def simulate(
-    load: Load, costs: Costs, workers: int, partitions: int, *, stall: tuple[float, float] = (math.inf, 0.0),
+    load: Load, costs: Costs, workers: int, partitions: int, *, beside: tuple[float, float] = (math.inf, 0.0),
     seconds: float = 20.0, seed: int = 1,
 ) -> dict[str, float]:  # fmt: skip
     """The busiest worker's way through so many seconds: p50 and p99 of an event's latency, and how busy it was.
 
-    `stall`: every so many seconds the worker stands still for so long. A tenth of the time is left out as a warm-up.
+    `beside`: every so many seconds the worker has so many seconds of reading to do, which it does in slices after batches
+    and while nothing waits. A tenth of the time is left out as a warm-up. A busy worker takes larger batches, so that it
+    may be busy all the time long before it is overloaded.
     """
     chance = np.random.default_rng(seed)
     activity = 1.0 / np.arange(1, load.users + 1) ** 0.5
@@ -129,7 +130,7 @@ def simulate(
     of_worker = np.bincount(np.arange(partitions) % workers, shares, minlength=workers)
     share = float(of_worker.max())
     at = np.sort(chance.random(chance.poisson(load.rate * share * seconds)) * seconds)
-    done, busy = _served(at, costs, stall)
+    done, busy = _served(at, costs, beside)
     late = 1000 * (done - at)[at > seconds / 10] + costs.hop_ms
     return {
         "p50_ms": round(float(np.quantile(late, 0.5)), 1), "p99_ms": round(float(np.quantile(late, 0.99)), 1),
@@ -137,38 +138,53 @@ def simulate(
     }  # fmt: skip
 
 
-def _served(at: NDArray[np.float64], costs: Costs, stall: tuple[float, float]) -> tuple[NDArray[np.float64], float]:
+def _served(
+    at: NDArray[np.float64], costs: Costs, beside: tuple[float, float]
+) -> tuple[NDArray[np.float64], float]:  # fmt: skip
     """(when each event is answered, seconds of work)."""
-    done, now, first, busy, next_stall = np.empty(len(at)), 0.0, 0, 0.0, stall[0]
+    done, now, first, busy = np.empty(len(at)), 0.0, 0, 0.0
+    due, owed = beside[0], 0.0
     while first < len(at):
-        now = max(now, float(at[first]))
-        if now >= next_stall:
-            now, busy, next_stall = now + stall[1], busy + stall[1], now + stall[1] + stall[0]
+        now, owed = max(now, float(at[first])), max(0.0, owed - max(float(at[first]) - now, 0.0))
         last = min(int(np.searchsorted(at, now, side="right")), first + MOST)
         spent = (costs.batch_ms + costs.event_ms * (last - first)) / 1000
-        now, busy = now + spent, busy + spent
-        done[first:last], first = now, last
+        done[first:last], first = now + spent, last
+        if now >= due:
+            owed, due = owed + beside[1], now + beside[0]
+        read = min(owed, SLICE_SECONDS)
+        now, owed, busy = now + spent + read, owed - read, busy + spent + read
     return done, busy
 
 
 def plan(load: Load, costs: Costs, partitions_a_worker: int, shard_share: float) -> dict[str, Any]:
     """The sizing of a load, and what the simulation says of it."""
-    workers = max(1, math.ceil(load.rate * costs.event_ms / 1000 / BUSY))
-    shared = 0.0 if workers == 1 else (workers - 1) / workers
-    reload_seconds = 2.0
-    while shared * changed(load, reload_seconds + OVERLAP) * costs.reload_ms / 1000 > BESIDE * reload_seconds:
-        reload_seconds *= 1.25
-    stall = shared * changed(load, reload_seconds + OVERLAP) * costs.reload_ms / 1000
-    lessons = min(50.0, LEARNER * 1000 / costs.lesson_ms / workers)
+    workers = least = max(1, math.ceil(load.rate * costs.event_ms / 1000 / BUSY))
+    found = _planned(load, costs, workers, workers * partitions_a_worker)
+    while found["p99_ms"] > P99_MS and workers < 4 * least:  # more of them don't shorten a lone event's way
+        workers = math.ceil(1.05 * workers)
+        found = _planned(load, costs, workers, workers * partitions_a_worker)
     engine = load.rate * (costs.user_write_ms + 2 * costs.user_read_ms) / 1000
-    partitions = workers * partitions_a_worker
+    shards = max(1, math.ceil(engine / shard_share))
+    return {**found, "qdrant_engine_cores": round(engine, 1), "qdrant_shards": shards}
+
+
+def _planned(load: Load, costs: Costs, workers: int, partitions: int) -> dict[str, Any]:
+    """So many workers: what to set, and what the simulation says of it."""
+    others = (workers - 1) / workers
+
+    def reading(every: float) -> float:
+        return others * changed(load, every + OVERLAP_SECONDS) * costs.reload_ms / 1000
+
+    every = 2.0
+    while reading(every) > BESIDE * every:
+        every *= 1.25
+    lessons = min(50.0, LEARNER * 1000 / costs.lesson_ms / workers)
     return {
         "rate": load.rate, "catalogue": load.catalogue, "users": load.users, "workers": workers, "partitions": partitions,
-        "COLDSTREAM_RELOAD_SECONDS": round(reload_seconds, 1), "COLDSTREAM_LESSONS_PER_SECOND": round(lessons, 2),
-        "counts_read_again_by_each_worker": round(changed(load, reload_seconds + OVERLAP)),
-        "stall_ms": round(1000 * stall, 1), "qdrant_engine_cores": round(engine, 1),
-        "qdrant_shards": max(1, math.ceil(engine / shard_share)),
-        **simulate(load, costs, workers, partitions, stall=(reload_seconds, stall)),
+        "COLDSTREAM_RELOAD_SECONDS": round(every, 1), "COLDSTREAM_LESSONS_PER_SECOND": round(lessons, 2),
+        "counts_read_again_by_each_worker": round(others * changed(load, every + OVERLAP_SECONDS)),
+        "reading_share": round(reading(every) / every, 3),
+        **simulate(load, costs, workers, partitions, beside=(every, reading(every))),
     }  # fmt: skip
 
 
