@@ -41,7 +41,7 @@ from streams.flow.texts import TextVectors
 from streams.flow.users import UserWork, to_point
 from streams.flow.worker import Worker
 from streams.index import edge
-from streams.ports import Collection, Write
+from streams.ports import Clock, Collection, Write
 from streams.settings import Settings
 from streams.values import EventType, Interaction, ItemRecord, Message, Record, Topic, UserState, Vector
 
@@ -107,16 +107,24 @@ class Loop:
         ]  # fmt: skip
 
 
+class CpuClock(app.SystemClock):
+    """Counts this process's CPU seconds, as if it had a core to itself: what is done by the second is done so often."""
+
+    def monotonic(self) -> float:
+        """CPU seconds."""
+        return time.process_time()
+
+
 class Inside:
     """The flow over an embedded index in `folder`."""
 
-    def __init__(self, folder: Path, **chosen: Any) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None, **chosen: Any) -> None:
         self.settings = Settings(index=f"edge:{folder / 'index'}", **chosen)
         self.loop = Loop()
         self.index = edge.EdgeIndex(folder / "index")
         self.encoder = app.open_encoder(self.settings)
         self.arms = Arms.of(self.settings)
-        clock, randomness = app.SystemClock(), app.SystemRandomness()
+        clock, randomness = clock or app.SystemClock(), app.SystemRandomness()
         self.parts = app._parts(  # noqa: SLF001
             self.settings, self.index, TextVectors(self.encoder, _run_here), self.arms, clock, randomness
         )
