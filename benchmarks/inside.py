@@ -62,16 +62,18 @@ WEIGHTS: Final = (60, 25, 8, 7)
 
 
 class Loop:
-    """The broker's place: owns everything, counts what is sent, and keeps what comes back."""
+    """The broker's place: owns everything, weighs what is sent, and keeps what comes back."""
 
     def __init__(self) -> None:
         self.sent: Counter[Topic] = Counter()
+        """Bytes of keys and values by topic."""
         self.returning: list[Message] = []
         self._next: Counter[tuple[Topic, int]] = Counter()
 
     async def send(self, messages: Sequence[Message]) -> None:
         """See the port Publisher."""
-        self.sent.update(message.topic for message in messages)
+        for one in messages:
+            self.sent[one.topic] += len(one.key or b"") + len(one.value or b"")
         self.returning += [message for message in messages if message.topic in RETURNING]
 
     def partitions(self, topic: str) -> int:

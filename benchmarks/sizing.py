@@ -16,7 +16,7 @@ import math
 import random
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,9 @@ from streams.values import Topic
 BATCHES: Final = (1, 4, 16, 64)
 ROUNDS: Final = 25
 MOST: Final = 256
+A_WORKER: Final = 4
+MOST_PARTITIONS: Final = 1000
+"""As many as `coldstream topics create` makes."""
 WORKERS: Final = 16
 PARTITIONS: Final = (16, 20, 24, 32, 40, 64, 100, 160)
 """For so many workers."""
@@ -57,6 +60,8 @@ class Costs:
     user_write_ms: float
     user_read_ms: float
     hop_ms: float
+    sent_bytes: dict[str, int] = field(default_factory=dict)
+    """Of an event, by topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +87,13 @@ async def measure(items: int, users: int, hop_ms: float) -> Costs:
         columns.nearness.of(np.arange(len(columns)), len(columns), columns.short, columns.wording)
         for _ in range(60):
             await it.step([it.event(next(numbers), users, items, draw) for _ in range(8)])
+        it.loop.sent.clear()
         spent: dict[int, list[float]] = {size: [] for size in BATCHES}
         for size, _ in zip(cycle(BATCHES), range(ROUNDS * len(BATCHES)), strict=False):
             events = [it.event(next(numbers), users, items, draw) for _ in range(size)]
             spent[size].append(await it.step(events) + await it.step([]))  # with what it sends to itself
+        events_sent = ROUNDS * sum(BATCHES)
+        sent = {topic.value: round(size / events_sent) for topic, size in it.loop.sent.items()}
         means = [1000 * float(np.median(spent[size])) for size in BATCHES]
         event, batch = np.polyfit(BATCHES, means, 1, w=1.0 / np.array(BATCHES))
         returned: list[Any] = []
@@ -108,7 +116,7 @@ async def measure(items: int, users: int, hop_ms: float) -> Costs:
         await it.index.close()
     return Costs(
         round(max(float(batch), 0.0), 3), round(float(event), 3), round(1000 * lesson, 3), round(1000 * reload, 3),
-        round(write, 3), round(1000 * read, 3), hop_ms,
+        round(write, 3), round(1000 * read, 3), hop_ms, sent,
     )  # fmt: skip
 
 
@@ -160,20 +168,21 @@ def _served(
     return done, busy
 
 
-def plan(load: Load, costs: Costs, partitions_a_worker: int, shard_share: float) -> dict[str, Any]:
+def plan(load: Load, costs: Costs, shard_share: float) -> dict[str, Any]:
     """The sizing of a load, and what the simulation says of it."""
     workers = least = max(1, math.ceil(load.rate * costs.event_ms / 1000 / BUSY))
-    found = _planned(load, costs, workers, workers * partitions_a_worker)
+    found = _planned(load, costs, workers)
     while found["p99_ms"] > P99_MS and workers < 4 * least:  # more of them don't shorten a lone event's way
         workers = math.ceil(1.05 * workers)
-        found = _planned(load, costs, workers, workers * partitions_a_worker)
+        found = _planned(load, costs, workers)
     engine = load.rate * (costs.user_write_ms + 2 * costs.user_read_ms) / 1000
     shards = max(1, math.ceil(engine / shard_share))
     return {**found, "qdrant_engine_cores": round(engine, 1), "qdrant_shards": shards}
 
 
-def _planned(load: Load, costs: Costs, workers: int, partitions: int) -> dict[str, Any]:
+def _planned(load: Load, costs: Costs, workers: int) -> dict[str, Any]:
     """So many workers: what to set, and what the simulation says of it."""
+    partitions = workers * max(1, min(A_WORKER, MOST_PARTITIONS // workers))
     others = (workers - 1) / workers
 
     def reading(every: float) -> float:
@@ -223,7 +232,7 @@ def main() -> int:
     }
     found = {
         "costs_ms": asdict(costs), "one_worker": {"events_per_second": carried, **fares},
-        "plans": [plan(load, costs, 4, asked.shard_share) for load in loads],
+        "plans": [plan(load, costs, asked.shard_share) for load in loads],
         "busiest_of_16_workers_over_mean_by_partitions": spread,
     }  # fmt: skip
     show(found, as_json=asked.json)

@@ -50,7 +50,7 @@ def test_items_that_change_are_few_at_first_and_never_more_than_there_are() -> N
 
 def test_a_plan_keeps_what_it_promises() -> None:
     for rate in (100.0, 20_000.0):
-        found = plan(Load(rate, 50_000, 100_000), COSTS, 4, 0.3)
+        found = plan(Load(rate, 50_000, 100_000), COSTS, 0.3)
         assert found["workers"] * 600 >= rate
         assert found["partitions"] == 4 * found["workers"]
         assert found["p99_ms"] <= 50.0
