@@ -182,6 +182,38 @@ class Schedule:
             return [str(defect)]
         return failures
 
+    def run_remade(self) -> tuple[bool, list[str]]:
+        """Peace; then `events` is made anew under the workers' feet. Whether they noticed, and what is wrong.
+
+        They must where a user comes of whom more was applied than there is; else their records may pass for redeliveries.
+        """
+        failures = self.run()
+        if failures:
+            return False, failures
+        for place, log in self.broker.logs.items():
+            if place[0] is Topic.EVENTS:
+                log.clear()
+        probes = self._author.probe()
+        self.broker.script.extend(probes)
+        self._start_over()
+        self.broker.committed |= {
+            place: len(log) for place, log in self.broker.logs.items() if place[0] is not Topic.EVENTS
+        }
+        try:
+            self._settle()
+        except DefectError as defect:
+            return True, [] if "TopicRemadeError" in str(defect) else [str(defect)]
+        ends = {place[1]: len(log) for place, log in self.broker.logs.items() if place[0] is Topic.EVENTS}
+        overlooked = []
+        for sent in probes:
+            point = self.store.points[Stored.USERS].get(sent.subject)
+            applied = _STATE.decode(point.body).applied.get("events", {}) if point else {}
+            if any(offset >= ends[number] for number, (offset, _) in applied.items()):
+                overlooked.append(
+                    f"nobody noticed that the topic was made anew under {sent.subject}: {applied}, {ends}"
+                )
+        return False, overlooked
+
     def _settle(self) -> None:
         """No faults any more: until everything is done and has been done for a while."""
         for process in self.processes:
@@ -269,10 +301,11 @@ class Schedule:
         """Perhaps something happens to this process; whether it was stopped by it."""
         weather = self._weather
         kind = process.stop.kind if process.stop is not None else "start"
+        often = 5.0 if _sends_lists(process) else 1.0
         chances: list[tuple[float, Callable[[], bool]]] = [
             (weather.kill, lambda: self._kill(process, how)),
-            (weather.sleep, lambda: self._put_to_sleep(process, how)),
-            (weather.cut, lambda: self._cut(process)),
+            (weather.sleep * often, lambda: self._put_to_sleep(process, how)),
+            (weather.cut * often, lambda: self._cut(process)),
             (weather.error if kind != "poll" else 0.0, lambda: self._fail(process, how)),
             (weather.part if kind in {"write", "send"} else 0.0, lambda: self._fail_amid(process, how)),
             (weather.late if kind == "write" else 0.0, lambda: self._fail_early(process, how)),
@@ -328,7 +361,7 @@ class Schedule:
             return False
         process.asleep = True
         self._tell(f"SIGSTOP {process.name} at {_name(process)}")
-        expelled_after, awake_after = 2 + int(how * 20), 2 + int(how * 977 % 1 * 60)
+        expelled_after, awake_after = 2 + int(how * 20), 2 + int(how * 977 % 1 * (250 if _sends_lists(process) else 60))
         self._timers.append((self._step + expelled_after, lambda: self._expel(process)))
         self._timers.append((self._step + awake_after, lambda: self._wake(process)))
         return True
@@ -598,6 +631,12 @@ def _check_list(value: Recommendation, state: UserState, version: int) -> list[s
     return wrong
 
 
+def _sends_lists(process: Process) -> bool:
+    """Whether a process stands just before it sends lists: those can't be fenced, so that whoever sleeps there is overtaken."""
+    stop = process.stop
+    return stop is not None and stop.kind == "send" and Topic.RECOMMENDATIONS in stop.about
+
+
 def _once(effect: Callable[[int | None], None], parts: int | None) -> Callable[[], None]:
     return lambda: effect(parts)
 
@@ -625,3 +664,10 @@ def run(
     finally:
         gc.enable()
     return Result(seed, failures, schedule.faults, schedule.records, schedule.story)
+
+
+def run_remade(seed: int) -> tuple[bool, list[str]]:
+    """One schedule after which a topic is made anew; see `Schedule.run_remade`."""
+    schedule = Schedule(seed, Bug("none"), frozenset(), frozenset(), verbose=False)
+    with ranking(quick=schedule.quick):
+        return schedule.run_remade()

@@ -4,7 +4,7 @@ import pytest
 
 from tests.simulation.__main__ import tell
 from tests.simulation.planted import BUGS
-from tests.simulation.schedule import run
+from tests.simulation.schedule import run, run_remade
 from tests.simulation.shrink import shrink
 
 PART = 50
@@ -15,6 +15,15 @@ def test_the_same_log_leads_to_the_same_state(first):
     for seed in range(first, first + PART):
         result = run(seed)
         assert not result.failures, tell(result, small=True)
+
+
+def test_a_topic_made_anew_is_noticed_where_more_was_applied_than_there_is():
+    noticed = 0
+    for seed in range(40):
+        found, failures = run_remade(seed)
+        assert not failures, f"seed {seed}: {failures}"
+        noticed += found
+    assert noticed > 20
 
 
 @pytest.mark.parametrize("seed", [3, 41, 97])
