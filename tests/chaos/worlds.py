@@ -126,6 +126,32 @@ async def encoder(context: Context) -> list[str]:
     return wrong
 
 
+async def silence(context: Context) -> list[str]:
+    """A worker dies without a word, in each way there is: it ends itself within a minute, and its successor goes on."""
+    site = context.site("silence")
+    random = Random(context.seed)
+    ends: dict[str, float] = {}
+
+    async def strike() -> None:
+        for death in ("stuck", "loop", "coordinator", "fetcher")[: max(context.times, 1)]:
+            await asyncio.sleep(random.uniform(0.5, 2.0))
+            life = site.living[-1]
+            (site.folder / death).touch()
+            begun = time.monotonic()
+            if not await _within(90.0, lambda life=life: life.process.poll() is not None):  # type: ignore[misc]
+                context.facts.setdefault("wrong", []).append(f"{death}: it went on for 90 s")
+                life.kill()
+            ends[death] = round(time.monotonic() - begun, 1)
+            say(f"{death}: ended by itself with {life.process.returncode} after {ends[death]} s")
+            if life.process.returncode == 0:
+                context.facts.setdefault("wrong", []).append(f"{death}: status 0")
+            await site.start().ready()
+
+    wrong = await _under_load(context, site, strike, seconds=60.0)
+    context.facts["ended_seconds"] = ends
+    return wrong + [f"{death}: {seconds} s" for death, seconds in ends.items() if seconds > 75.0]
+
+
 async def disk(context: Context) -> list[str]:
     """No room on the disk of an embedded index: held before a mapped page finds none."""
     site = context.site("disk")
@@ -406,6 +432,7 @@ ALL: Final[dict[str, Scenario]] = {
     "output": output,
     "clock": clock,
     "encoder": encoder,
+    "silence": silence,
     "disk": disk,
     "rebuild": rebuild,
     "grow": grow,
