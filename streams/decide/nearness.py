@@ -72,10 +72,12 @@ class Nearness:
         """Items came, or changed their text: they enter the lists that are known, and find their own when asked."""
         self._cells.put(np.unique(rows), short)
         self._known[rows] = False
-        known = np.flatnonzero(self._known) if not self._cells.active else None
+        known = np.flatnonzero(self._known)
+        if not len(known):
+            return
         for row in rows.tolist():
             owners = known
-            if owners is None:
+            if self._cells.active:
                 owners, likeness = self._cells.near(short[row], _PROBES_FOR_OWNERS)
                 owners = _best(owners[self._known[owners]], likeness[self._known[owners]])
             if not len(owners):
