@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,17 +137,17 @@ class Inside:
         self.worker = Worker(setting, Buffer(records=512, bytes_=1 << 24), self.reports.append)
 
     async def open(self) -> None:
-        """Ready to be filled."""
+        """Ready to be filled. No graph of users is built beside, for as long as this process lives: only a fan-out asks it."""
+        edge.UNINDEXED_POINTS = sys.maxsize  # type: ignore[misc]
         await self.index.open(self.encoder.dimension)
         await self.worker.assigned({topic.value: frozenset(range(PARTITIONS)) for topic in Topic})
 
     async def fill_items(self, count: int) -> float:
         """Write so many items to the index; returns CPU milliseconds an item."""
         began, now = time.process_time(), time.time()
-        with mock.patch.object(edge, "UNINDEXED_POINTS", sys.maxsize):  # no event asks for a graph of items
-            for page in _pages(made_items(count, self.encoder.encode), 1000):
-                points = [item_to_point(record, vector, self.encoder.template, now) for record, vector in page]
-                await self.index.write(Collection.ITEMS, [Write(point, None) for point in points])
+        for page in _pages(made_items(count, self.encoder.encode), 1000):
+            points = [item_to_point(record, vector, self.encoder.template, now) for record, vector in page]
+            await self.index.write(Collection.ITEMS, [Write(point, None) for point in points])
         return 1000 * (time.process_time() - began) / count
 
     def fill_columns(self, count: int) -> float:
@@ -162,18 +161,17 @@ class Inside:
         """Write so many users with histories to the index; returns CPU milliseconds a user."""
         began, now = time.process_time(), time.time()
         chance = np.random.default_rng(5)
-        with mock.patch.object(edge, "UNINDEXED_POINTS", sys.maxsize):
-            for page in _pages(iter(range(count)), 1000):
-                writes = []
-                for number in page:
-                    work = UserWork(f"u{number}", [])
-                    work.state = UserState(
-                        f"u{number}", history=made_history(history, items, now, draw), version=1, write_id="0"
-                    )
-                    taste = chance.normal(size=self.encoder.dimension).astype(np.float32)
-                    work.taste = taste / np.linalg.norm(taste)
-                    writes.append(Write(to_point(work, work.state, named=True), None))
-                await self.index.write(Collection.USERS, writes)
+        for page in _pages(iter(range(count)), 1000):
+            writes = []
+            for number in page:
+                work = UserWork(f"u{number}", [])
+                work.state = UserState(
+                    f"u{number}", history=made_history(history, items, now, draw), version=1, write_id="0"
+                )
+                taste = chance.normal(size=self.encoder.dimension).astype(np.float32)
+                work.taste = taste / np.linalg.norm(taste)
+                writes.append(Write(to_point(work, work.state, named=True), None))
+            await self.index.write(Collection.USERS, writes)
         return 1000 * (time.process_time() - began) / count
 
     def live_through(self, events: int, items: int, draw: random.Random) -> None:

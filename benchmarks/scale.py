@@ -107,9 +107,10 @@ def main() -> int:
     if asked.serve:
         asyncio.run(measure(items=asked.items, users=asked.users, new=asked.new, columns_only=asked.columns_only))
         return 0
+    others = ["--users", str(asked.users), "--new", str(asked.new), *(["--columns-only"] if asked.columns_only else [])]
     rows = beside(
         "benchmarks.scale", "items", [int(size) for size in asked.sizes.split(",")],
-        {"event": asked.events // BATCH, "item": asked.new // BATCH}, ["--users", str(asked.users), "--new", str(asked.new), *(["--columns-only"] if asked.columns_only else [])],
+        {"event": asked.events // BATCH, "item": asked.new // BATCH}, others,
     )  # fmt: skip
     sizes = [row.figures() for row in rows]
     found = {
