@@ -254,7 +254,7 @@ async def upgrade(context: Context) -> list[str]:
                 lives[name] = site.start(name)
                 await lives[name].ready()
                 say(f"{name} works with {dimension} numbers")
-                await asyncio.sleep(3.0)
+                await asyncio.sleep(1.0)
 
         async def strike() -> None:
             for number in range(context.times):
@@ -265,7 +265,7 @@ async def upgrade(context: Context) -> list[str]:
             for name in ("w0", "w1"):
                 lives[name] = site.start(name)
                 await lives[name].ready()
-            await load(site, script, context.events / (25.0 * context.times), strike)
+            await load(site, script, context.events / (15.0 * context.times), strike)
             await site.drain()
             wrong = (await site.judge(script))[0]
             lists = [json.loads(record.value) for record in await site.read(Topic.RECOMMENDATIONS) if record.value]
