@@ -228,6 +228,8 @@ async def upgrade(context: Context) -> list[str]:
     """A new encoder beside the old, under load, and back again; kill -9 of the filling and of workers that start."""
     async with SharedIndex() as (_, address):
         script = context.script(wild=True)
+        half = len(script) // 2
+        later = script[half:]
         site = context.site("upgrade", index=address)
         random = Random(context.seed)
         lives: dict[str, Life] = {}
@@ -259,13 +261,14 @@ async def upgrade(context: Context) -> list[str]:
         async def strike() -> None:
             for number in range(context.times):
                 await change(48 if number % 2 == 0 else 64)
+                await site.publish(later[number :: context.times], 200.0)  # so that each encoder makes lists
 
         try:
             await site.create()
             for name in ("w0", "w1"):
                 lives[name] = site.start(name)
                 await lives[name].ready()
-            await load(site, script, context.events / (15.0 * context.times), strike)
+            await load(site, script[:half], half / (15.0 * context.times), strike)
             await site.drain()
             wrong = (await site.judge(script))[0]
             lists = [json.loads(record.value) for record in await site.read(Topic.RECOMMENDATIONS) if record.value]
