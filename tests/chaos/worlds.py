@@ -321,6 +321,11 @@ async def flood(context: Context) -> list[str]:
 
     try:
         await site.create()
+        topic = full_name(site.settings, Topic.RECOMMENDATIONS)  # whose compaction would take what is to be compared
+        await asyncio.to_thread(
+            context.cluster.run, "tool", "configs", "--alter", "--entity-type", "topics", "--entity-name", topic,
+            "--add-config", "cleanup.policy=delete",
+        )  # fmt: skip
         life = site.start()
         await life.ready()
         sampling = asyncio.create_task(sample(life))
