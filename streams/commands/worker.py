@@ -24,6 +24,7 @@ def command() -> None:
     Example: COLDSTREAM_KAFKA=broker:9092 COLDSTREAM_INDEX=edge:/var/lib/coldstream coldstream worker
     """
     from streams.app import App  # the heavy imports, only when a worker runs
+    from streams.kafka.watchdog import END_SECONDS, kill_after
     from streams.logs import set_up_logging
 
     settings = load()
@@ -39,7 +40,10 @@ def command() -> None:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop, number)
-        await app.run()
+        try:
+            await app.run()
+        finally:
+            kill_after(END_SECONDS)  # Faust's threads are no daemons: one that did not stop would keep the process
 
     try:
         uvloop.run(serve())

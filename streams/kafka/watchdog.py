@@ -111,7 +111,7 @@ class Watchdog:
                 last = now
                 if found is not None:
                     log.critical("%s for %g s: this worker ends", found, self._stall_seconds)
-                    _kill_after(END_SECONDS)
+                    kill_after(END_SECONDS)
                     raise FatalError(f"{found}: restart this worker")
         finally:
             ended.set()
@@ -149,7 +149,9 @@ class Watchdog:
                 os._exit(1)
 
 
-def _kill_after(seconds: float) -> None:
+def kill_after(seconds: float) -> None:
+    """Kill this process unless it has ended by then: threads that hang would hold up its exit."""
+
     def kill() -> None:
         time.sleep(seconds)
         log.critical("the worker did not end in %g s: killed", seconds)

@@ -46,7 +46,7 @@ class Living:
 @pytest.fixture(autouse=True)
 def killed(monkeypatch):
     calls = []
-    monkeypatch.setattr(watchdog, "_kill_after", calls.append)
+    monkeypatch.setattr(watchdog, "kill_after", calls.append)
     monkeypatch.setattr(Watchdog, "_guard_loop", lambda *_: None)  # it would end the tests on a busy machine
     return calls
 
