@@ -64,6 +64,8 @@ def find(table: Table, tastes: Sequence[Taste], following: Following, policy: Po
 def _sources(table: Table, taste: Taste, following: Following, mine: slice) -> list[Rows]:
     request = taste.request
     found = [_shared(table, request), _followers(table, taste, following, mine)]
+    if request.came:
+        found.append(np.array([table.rows[one] for one in request.came if one in table.rows], np.int64))
     if not taste.is_cold:
         near, _ = table.nearness.of(taste.rows[:_NEAR_HISTORY], len(table.ids), table.short, table.wording)
         found.append(near[near >= 0].astype(np.int64))

@@ -39,7 +39,7 @@ def rerank(
     pool = pool[np.argsort(-scores[pool], kind="stable")]
     caps = _caps(table, rows, taste, limit, policy)[pool]
     chosen = _diverse(table, rows, scores, pool, limit, caps, policy)
-    explores = request.for_new or request.seed % EXPLORING == 0
+    explores = bool(request.came) or request.seed % EXPLORING == 0
     if not policy.explore or not explores or limit <= EXPLORED + 2:
         return chosen, frozenset()
     return _with_new(table, rows, scores, chosen, request)
@@ -100,13 +100,25 @@ def _diverse(
 def _with_new(
     table: Table, rows: Rows, scores: NDArray[np.float32], chosen: list[int], request: Request
 ) -> tuple[list[int], frozenset[int]]:
-    """The last two places go to the best new items, unless the list holds new ones already."""
-    came = table.arrivals.at[rows]
-    new = (table.counts.events[rows] < _NEW_EVENTS) & (came > request.now - _NEW_SECONDS) & (came <= request.now)
-    wanted = EXPLORED - int(new[chosen].sum())
+    """The last two places go to what the list is made for, else to the best new items unless it holds new ones already."""
+    if request.came:
+        new = np.isin(rows, [table.rows[item_id] for item_id in request.came if item_id in table.rows])
+        wanted = EXPLORED
+    else:
+        new = _is_new(table, rows, request)
+        wanted = EXPLORED - int(new[chosen].sum())
     others = np.setdiff1d(np.flatnonzero(new), chosen)
     if wanted <= 0 or not len(others):
         return chosen, frozenset()
     best = others[np.argsort(-scores[others], kind="stable")][:wanted]
     explored = [int(place) for place in best]
     return [*chosen[: len(chosen) - len(explored)], *explored], frozenset(explored)
+
+
+def _is_new(table: Table, rows: Rows, request: Request) -> NDArray[np.bool_]:
+    """Whether an item came within a week, and hardly anybody has met it."""
+    came = table.arrivals.at[rows]
+    recent = (came > request.now - _NEW_SECONDS) & (came <= request.now)
+    if request.clock is not None:  # the stream's time is that of the newest event: an item may have come since
+        recent |= (came > request.clock - _NEW_SECONDS) & (came <= request.clock)
+    return np.asarray(recent & (table.counts.events[rows] < _NEW_EVENTS))

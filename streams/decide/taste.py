@@ -39,8 +39,8 @@ class Request:
     exclude: frozenset[str] | set[str] = frozenset()
     category: str | None = None
     seed: int = 0
-    for_new: bool = False
-    """Made because an item came that fits this user: it has its place."""
+    came: frozenset[str] = frozenset()
+    """Items that came and fit this user: the list is made because of them, and has places for them."""
     among: NDArray[np.bool_] | None = None
     """Where given, only these rows of the table are ranked."""
     clock: float | None = None

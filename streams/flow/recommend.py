@@ -48,7 +48,7 @@ def rank_works(
             continue
         arm, at = arms.of_user(work.user_id), stream_time(columns, work.state, clock)
         limit = arm.policy.list_size
-        request = Request(work.state, at, limit, texts, seed=seed, for_new=work.refreshed_only, clock=clock)
+        request = Request(work.state, at, limit, texts, seed=seed, came=work.came, clock=clock)
         taste = taste_of(columns, request, arm.policy)
         work.taste = vector_of(columns, taste)
         if work.wants_list:

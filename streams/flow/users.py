@@ -96,6 +96,13 @@ class UserWork:
         return bool(self.triggers) and not self.state.is_marker
 
     @property
+    def came(self) -> frozenset[str]:
+        """New items that fit the user, where nothing else asks for a list."""
+        refreshes = [entry.refresh for entry in self.inputs if isinstance(entry, RefreshInput)]
+        arrived = (refresh.item_id for refresh in refreshes if refresh.kind == "arrived")
+        return frozenset(arrived) if self.refreshed_only else frozenset()
+
+    @property
     def sends_list(self) -> bool:
         """Whether the list made goes out: always for what the user did, for a refresh only where the list changed."""
         return self.ranking is not None and (not self.refreshed_only or self.ranking.item_ids != self.last_ids)

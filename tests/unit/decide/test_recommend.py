@@ -171,8 +171,23 @@ def test_new_items_get_the_last_two_places_of_one_list_in_ten_and_of_those_that_
         return any(item.reason.kind == "explore" for item in ranked(lived, state, policy, **more).items)
 
     assert [explores(seed=seed) for seed in range(12)] == [True, *[False] * 9, True, False]
-    assert explores(seed=1, for_new=True)
-    assert not explores(Policy(explore=False), for_new=True)
+    for item_id in (*new, "wine-49"):  # the list that is made for an item has it, whatever else is new
+        lived.put([(record(item_id, published_at=NOW - 3600.0), vector_of(item_id))])
+        assert item_id in ranked(lived, state, seed=1, came=frozenset({item_id})).item_ids
+        assert not explores(Policy(explore=False), came=frozenset({item_id}))
+
+
+def test_an_item_that_came_after_the_newest_event_is_new_too(lived: Table) -> None:
+    lived.put([(record("wine-50", first_seen=NOW + 50 * DAY), vector_of("wine-50"))])
+    state = user(*(f"wine-{n}" for n in range(6)))
+
+    def explored(clock: float | None) -> list[str]:
+        items = ranked(lived, state, seed=0, clock=clock).items
+        return [item.item_id for item in items if item.reason.kind == "explore"]
+
+    assert explored(NOW + 50 * DAY + 1) == ["wine-50"]
+    assert explored(NOW + 58 * DAY) == []
+    assert explored(None) == []
 
 
 def test_a_wish_fades_with_what_comes_after_it_and_the_reason_names_the_one_that_counts(lived: Table) -> None:
