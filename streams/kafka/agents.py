@@ -17,7 +17,7 @@ from faust.types import EventT
 
 from streams.errors import DuplicateMemberError, FatalError
 from streams.kafka.connection import full_name
-from streams.kafka.member import Member, make_member
+from streams.kafka.member import Member, fenced, make_member
 from streams.ports import Intake
 from streams.settings import Settings
 from streams.values import Record, Topic
@@ -29,6 +29,8 @@ CONSUMED: Final = (Topic.EVENTS, Topic.USERS, Topic.REFRESHES, Topic.ITEMS, Topi
 REJOINS: Final = 4
 """Joins without a new generation, within as many session timeouts, that show a second process with our instance id."""
 
+LOOK_SECONDS: Final = 1.0
+"""Between looks at whether we are still kept in the group."""
 STOP_SECONDS: Final = 5.0
 
 Position = tuple[Topic, int, int]
@@ -67,11 +69,18 @@ class KafkaConsumer:
             member.agent(channel, name=f"{topic}-agent")(self._agent(topic))
         member.on_partitions_revoked.connect(self._revoked)
         member.on_partitions_assigned.connect(self._assigned)
+        starting = asyncio.create_task(member.start(), name="kafka-member-start")
+        error: BaseException | None = None
         try:
-            await member.start()
-        except Exception as error:
+            while error is None and not (await asyncio.wait([starting], timeout=LOOK_SECONDS))[0]:
+                error = member.coordinator_error()
+            if error is None:
+                error = starting.exception()
+        finally:
+            starting.cancel()
+        if error is not None:
             await _end(member)
-            raise FatalError(f"the Kafka consumer did not start: {error}") from error
+            raise self._ended(error, f"did not start: {error}") from error
         self._guard = asyncio.create_task(self._watch(member), name="kafka-member")
 
     async def stop(self) -> None:
@@ -193,16 +202,27 @@ class KafkaConsumer:
             and now - first < REJOINS * self._settings.session_timeout_seconds
             and all(joined == generation for _, joined in self._joins)
         ):
-            self._fail(
-                DuplicateMemberError(
-                    f"another process runs with COLDSTREAM_INSTANCE_ID={self._settings.instance_id!r}: stop one"
-                )
-            )
+            self._fail(self._duplicate())
 
     async def _watch(self, member: Member) -> None:
-        await member.wait_until_stopped()
-        reason = member.crash_reason
-        self._fail(FatalError(f"the Kafka consumer ended: {reason!r}" if reason else "the Kafka consumer ended"))
+        """Aiokafka's coordination can end without a word to Faust, and Faust without a word to us."""
+        stopped = asyncio.create_task(member.wait_until_stopped(), name="kafka-member-stopped")
+        try:
+            while not (await asyncio.wait([stopped], timeout=LOOK_SECONDS))[0]:
+                if (error := member.coordinator_error()) is not None:
+                    self._fail(self._ended(error, f"ended: {error!r}"))
+                    return
+            reason = member.crash_reason or member.coordinator_error()
+            self._fail(self._ended(reason, f"ended: {reason!r}" if reason else "ended"))
+        finally:
+            stopped.cancel()
+
+    def _ended(self, reason: BaseException | None, what: str) -> FatalError:
+        return self._duplicate() if fenced(reason) else FatalError(f"the Kafka consumer {what}")
+
+    def _duplicate(self) -> DuplicateMemberError:
+        name = self._settings.instance_id
+        return DuplicateMemberError(f"another process runs with COLDSTREAM_INSTANCE_ID={name!r}: stop one")
 
     def _fail(self, error: FatalError) -> None:
         if not self.failed.done() and not self._stopping:

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 import aiokafka
 import faust
-from aiokafka.errors import KafkaError
+from aiokafka.errors import BrokerResponseError, KafkaError, kafka_errors
 from faust.app.base import BootStrategy
 from faust.tables import TableManager
 from faust.types import TP
@@ -33,6 +33,21 @@ METADATA_MILLISECONDS: Final = 30_000
 DAY_SECONDS: Final = 86_400.0
 ANSWER_SECONDS: Final = 5.0
 """How long a broker may take to say where its partitions end."""
+
+
+class FencedInstanceIdError(BrokerResponseError):  # type: ignore[misc]  # aiokafka.errors is untyped
+    """Another process joined with our instance id (error 82, KIP-345), which aiokafka does not know by name."""
+
+    errno = 82
+    message = "FENCED_INSTANCE_ID"
+
+
+kafka_errors[FencedInstanceIdError.errno] = FencedInstanceIdError
+
+
+def fenced(error: BaseException | None) -> bool:
+    """Whether another process with our instance id is behind this error, which aiokafka wraps as a text."""
+    return FencedInstanceIdError.__name__ in repr(error)
 
 
 class Boot(BootStrategy):
@@ -71,9 +86,19 @@ class Member(faust.App):
 
     def coordinator_alive(self) -> bool:
         """Whether the task that keeps this member in its group runs."""
-        inner = self._inner_consumer
-        task = getattr(getattr(inner, "_coordinator", None), "_coordination_task", None)
+        task = self._coordination
         return task is not None and not task.done()
+
+    def coordinator_error(self) -> BaseException | None:
+        """What ended the task that keeps this member in its group, or will; None while it runs or nothing is known.
+
+        Aiokafka holds an error back until records are asked for, and Faust asks for none before it has partitions.
+        """
+        task = self._coordination
+        if task is not None and task.done() and not task.cancelled():
+            return task.exception()
+        waiting = getattr(self._coordinator, "_pending_exception", None)
+        return waiting if fenced(waiting) else None
 
     async def behind(self) -> int | None:
         """Records that the broker has beyond what was fetched, asked of it anew; None where it doesn't answer."""
@@ -93,6 +118,14 @@ class Member(faust.App):
         return sum(
             max(0, int(end - state.position)) for end, state in states if state is not None and state.has_valid_position
         )
+
+    @property
+    def _coordinator(self) -> Any:
+        return getattr(self._inner_consumer, "_coordinator", None)
+
+    @property
+    def _coordination(self) -> asyncio.Task[None] | None:
+        return getattr(self._coordinator, "_coordination_task", None)
 
     @property
     def _member_consumer(self) -> MemberConsumer | None:
