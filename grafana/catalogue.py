@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.measures import Measure, Query, Row, View, heat, quantiles, rate
+from grafana.measures import Measure, Row, View, gauge, heat, quantiles, rate, total
 from grafana.recommendations import COVERAGE, NEW_ITEMS
 from grafana.service import EMBED, ENCODER, ENCODER_BATCH
 
@@ -13,7 +13,7 @@ AGREED: Final = 0.97
 
 ITEMS_KNOWN: Final = Measure(
     "known_items", "Items held for ranking", View.LINES, "short",
-    (Query("max by (instance) (coldstream_known_items{<where>})", "{{instance}}"),),
+    (gauge("coldstream_known_items"),),
     "Items that a worker holds as columns.",
     "The size of the catalogue, on every worker.",
     "At COLDSTREAM_COLUMNS_ITEMS the rest is asked of the index: slower, not wrong.",
@@ -58,8 +58,7 @@ REFRESHES: Final = Measure(
 )  # fmt: skip
 TEXTS: Final = Measure(
     "texts", "Texts embedded", View.LINES, "ops",
-    (Query("sum(rate(coldstream_encoder_batch_texts_sum{<where>}[<window>]))", "texts"),
-     Query("sum(rate(coldstream_encoder_batch_texts_count{<where>}[<window>]))", "calls")),
+    (total("coldstream_encoder_batch_texts_sum", "texts"), total("coldstream_encoder_batch_texts_count", "calls")),
     "Texts a second and calls a second: their ratio is the batch size.",
     "Texts far above calls during imports.",
     "Many texts without new items: profiles or searches that change all the time.",
@@ -67,14 +66,14 @@ TEXTS: Final = Measure(
 
 COLD_ITEMS: Final = Measure(
     "cold_items", "Items that nobody has met", View.LINES, "percentunit",
-    (Query("max by (instance) (coldstream_catalogue_cold{<where>})", "{{instance}}"),),
+    (gauge("coldstream_catalogue_cold"),),
     "Share of the recommendable items without any interaction.",
     "High after an import, then falling.",
     "It stays: those items are not shown, or nothing is done with them. See the hit rate of cold items.",
 )  # fmt: skip
 AGREEMENT: Final = Measure(
     "agreement", "Drift: agreement with the golden set", View.LINES, "none",
-    (Query("min by (instance) (coldstream_encoder_agreement{<where>})", "{{instance}}"),),
+    (gauge("coldstream_encoder_agreement", how="min"),),
     "Smallest cosine of the golden texts' vectors with those of the bundle's maker; measured at the start and every hour.",
     f"Above {AGREED}, and as at the start.",
     "The runbook's section ColdstreamEncoderDrifts.",
@@ -82,7 +81,7 @@ AGREEMENT: Final = Measure(
 )  # fmt: skip
 FOREIGN: Final = Measure(
     "foreign", "Items of another encoder", View.LINES, "percentunit",
-    (Query("max by (instance) (coldstream_catalogue_foreign{<where>})", "{{instance}}"),),
+    (gauge("coldstream_catalogue_foreign"),),
     "Share of items whose vectors another encoder made than the one that runs.",
     "0; during an upgrade it falls from 100 % to 0.",
     "Above 0 and not falling: an upgrade stands still. Vectors of two encoders can't be compared: finish it.",

@@ -77,7 +77,7 @@ def quantiles(
     """Quantiles of a histogram, one query each; `by` is a label to keep beside `le`."""
     kept = f"le, {by}" if by else "le"
     name = f"{{{{{by}}}}} " if by else ""
-    inner = f"{matchers}, <where>" if matchers else "<where>"
+    inner = _inner(matchers)
     return tuple(
         Query(
             f"histogram_quantile({share}, sum by ({kept}) (rate({metric}_bucket{{{inner}}}[<window>])))",
@@ -92,23 +92,46 @@ def heat(metric: str) -> tuple[Query, ...]:
     return (Query(f"sum by (le) (increase({metric}_bucket{{<where>}}[<window>]))", "{{le}}"),)
 
 
+def gauge(metric: str, by: str = "instance", *, how: str = "max", matchers: str = "") -> Query:
+    """What a gauge says, by a label (or several): `how` is the aggregation over the others."""
+    return Query(f"{how} by ({by}) ({metric}{{{_inner(matchers)}}})", _legend(by))
+
+
+def total(metric: str, legend: str) -> Query:
+    """A counter's events per second, of all workers together."""
+    return Query(f"sum(rate({metric}{{<where>}}[<window>]))", legend)
+
+
 def rate(metric: str, by: str, matchers: str = "") -> Query:
     """A counter's events per second, by a label (or several)."""
-    inner = f"{matchers}, <where>" if matchers else "<where>"
-    return Query(
-        f"sum by ({by}) (rate({metric}{{{inner}}}[<window>]))",
-        " ".join(f"{{{{{label.strip()}}}}}" for label in by.split(",")),
-    )
+    return Query(f"sum by ({by}) (rate({metric}{{{_inner(matchers)}}}[<window>]))", _legend(by))
 
 
-def ratio(above: str, below: str, by: str = "") -> Query:
+def ratio(above: str, below: str, by: str = "", legend: str = "all") -> Query:
     """One counter's events for each of another's, by a label or over all; 0 where there are none of the first yet.
 
-    Both are given with their own matchers, as `name{label="value"`, open at the end.
+    Both are given by name, or with their own matchers as `name{label="value"`, open at the end.
     """
     kept = f" by ({by})" if by else ""
-    of = f"sum{kept} (rate({below}, <where>}}[<window>]))"
+    of = f"sum{kept} (rate({_close(below)}[<window>]))"
+    return Query(f"(sum{kept} (rate({_close(above)}[<window>])) or 0 * {of}) / {of}", _legend(by) if by else legend)
+
+
+def spread(above: str, below: str, by: str) -> Query:
+    """One counter's events by a label, each for all of another's: parts that add up. Given as for `ratio`."""
     return Query(
-        f"(sum{kept} (rate({above}, <where>}}[<window>])) or 0 * {of}) / {of}",
-        " ".join(f"{{{{{label.strip()}}}}}" for label in by.split(",")) if by else "all",
+        f"sum by ({by}) (rate({_close(above)}[<window>])) / on () group_left () sum(rate({_close(below)}[<window>]))",
+        _legend(by),
     )
+
+
+def _inner(matchers: str) -> str:
+    return f"{matchers}, <where>" if matchers else "<where>"
+
+
+def _close(given: str) -> str:
+    return f"{given}, <where>}}" if "{" in given else f"{given}{{<where>}}"
+
+
+def _legend(by: str) -> str:
+    return " ".join(f"{{{{{label.strip()}}}}}" for label in by.split(","))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.measures import Measure, Query, Row, View, quantiles, rate, ratio
+from grafana.measures import Measure, Query, Row, View, gauge, quantiles, rate, ratio, spread, total
 
 STRATEGIES: Final = Measure(
     "strategies", "Lists by strategy", View.STACK, "ops", (rate("coldstream_recommendations_total", "strategy"),),
@@ -39,19 +39,20 @@ USER_LATENCY: Final = Measure(
 )  # fmt: skip
 ERASURES: Final = Measure(
     "erasures", "Erased users", View.LINES, "ops",
-    (Query("sum(rate(coldstream_tombstones_total{<where>}[<window>]))", "tombstones sent"),
-     Query("sum(rate(coldstream_after_erasure_total{<where>}[<window>]))", "records dropped after an erasure")),
+    (total("coldstream_tombstones_total", "tombstones sent"),
+     total("coldstream_after_erasure_total", "records dropped after an erasure")),
     "Tombstones sent for erased users, and their late records that were dropped.",
     "It follows the requests of your users.",
     "Records that keep coming for erased users: a producer doesn't know of the erasure.",
 )  # fmt: skip
-_HITS: Final = 'coldstream_choices_total{list="LIST", place!="none", <where>}'
-_CHOICES: Final = 'coldstream_choices_total{list="LIST", <where>}'
+_OURS: Final = 'coldstream_choices_total{list="coldstream"'
+_OURS_HIT: Final = f'{_OURS}, place!="none"'
 
 
 def _hit_rate(which: str) -> str:
-    ratio = f"(sum(rate({_HITS}[<window>])) or vector(0)) / sum(rate({_CHOICES}[<window>]))"
-    return ratio.replace("LIST", which)
+    choices = f'coldstream_choices_total{{list="{which}"'
+    hits = f'{choices}, place!="none", <where>}}'
+    return f"(sum(rate({hits}[<window>])) or vector(0)) / sum(rate({choices}, <where>}}[<window>]))"
 
 
 HIT_RATE: Final = Measure(
@@ -72,16 +73,14 @@ LEAD: Final = Measure(
 )  # fmt: skip
 HITS_BY_USER: Final = Measure(
     "hits_by_user", "Hit rate by known and cold users", View.LINES, "percentunit",
-    (Query('sum by (user) (rate(coldstream_choices_total{list="coldstream", place!="none", <where>}[<window>]))'
-           ' / sum by (user) (rate(coldstream_choices_total{list="coldstream", <where>}[<window>]))', "{{user}}"),),
+    (ratio(_OURS_HIT, _OURS, "user"),),
     "Share of first choices that stood in the list, for users with a history and for those without one.",
     "Known users well above cold ones.",
     "Cold users at nothing: do profiles and searches come? Known ones falling: did catalogue or encoder change?",
 )  # fmt: skip
 PLACES: Final = Measure(
     "places", "Hit rate by place", View.STACK, "percentunit",
-    (Query('sum by (place) (rate(coldstream_choices_total{list="coldstream", place!="none", <where>}[<window>]))'
-           ' / on () group_left () sum(rate(coldstream_choices_total{list="coldstream", <where>}[<window>]))', "{{place}}"),),
+    (spread(_OURS_HIT, _OURS, "place"),),
     "Share of first choices by the place (1 is the first) that the item had in the user's last list; all of it is the hit rate.",
     "Most on the first places.",
     "Even over all places: the order says little; look at what the ranker learns.",
@@ -93,6 +92,7 @@ ATTRIBUTED: Final = Measure(
     "A steady share of all events.",
     "None: does the shop pass recommendation_id on? Without it nobody can tell a click on a list from any other.",
 )  # fmt: skip
+_PLACED: Final = "coldstream_list_places_total"
 _SENT: Final = 'coldstream_list_outcomes_total{outcome="sent"'
 _CLICKED: Final = 'coldstream_list_outcomes_total{outcome="clicked"'
 _CONVERTED: Final = 'coldstream_list_outcomes_total{outcome="converted"'
@@ -101,21 +101,19 @@ _CHOSEN: Final = 'coldstream_hits_total{list="coldstream"'
 _CLICK: Final = 'coldstream_list_events_total{action="click"'
 
 
-def _mean_rank(label: str) -> Query:
-    return Query(
-        f'sum by ({label}) (rate(coldstream_list_ranks_total{{outcome="clicked", <where>}}[<window>]))'
-        f' / sum by ({label}) (rate(coldstream_list_outcomes_total{{outcome="clicked", <where>}}[<window>]))',
-        f"{{{{{label}}}}}",
-    )
+def _mean_rank(name: str, by: str, what: str, told: str, good: str, otherwise: str) -> Measure:
+    ranks = f'sum by ({by}) (rate(coldstream_list_ranks_total{{outcome="clicked", <where>}}[<window>]))'
+    clicked = f"sum by ({by}) (rate({_CLICKED}, <where>}}[<window>]))"
+    return Measure(
+        name, f"Mean rank of the first click{what}", View.LINES, "none",
+        (Query(f"{ranks} / {clicked}", f"{{{{{by}}}}}"),),
+        f"The place, on average, of the item that was first taken from a list{told}.", good, otherwise,
+    )  # fmt: skip
 
 
 def _by_place(action: str) -> Query:
     """Events a list of each place: every list has one item on it, as long as it is that long."""
-    return Query(
-        f'sum by (place) (rate(coldstream_list_events_total{{action="{action}", place!="none", <where>}}[<window>]))'
-        f" / on () group_left () sum(rate({_SENT}, <where>}}[<window>]))",
-        "{{place}}",
-    )
+    return spread(f'coldstream_list_events_total{{action="{action}", place!="none"', _SENT, "place")
 
 
 CLICK_RATE: Final = Measure(
@@ -162,9 +160,8 @@ CONVERSIONS_BY_PLACE: Final = Measure(
     "Falling from place to place, as clicks do.",
     "First places that are clicked and not wanted: what the ranker learns draws looks only.",
 )  # fmt: skip
-RANK: Final = Measure(
-    "rank", "Mean rank of the first click", View.LINES, "none", (_mean_rank("strategy"),),
-    "The place, on average, of the item that was first taken from a list; 1 is the first.",
+RANK: Final = _mean_rank(
+    "rank", "strategy", "", "; 1 is the first",
     "Low, and lower for personal than for popular.",
     "Rising: the best items slip down; look at diversity, exploration, and the weights.",
 )  # fmt: skip
@@ -177,10 +174,8 @@ HITS_BY_STRATEGY: Final = Measure(
 )  # fmt: skip
 CLICKS_BY_ITEM: Final = Measure(
     "clicks_by_item", "Clicks of cold and warm items", View.LINES, "percentunit",
-    (Query(f'sum(rate({_CLICK}, item="cold", <where>}}[<window>]))'
-           ' / sum(rate(coldstream_list_places_total{item="cold", <where>}[<window>]))', "cold"),
-     Query(f'sum(rate({_CLICK}, item="warm", <where>}}[<window>]))'
-           ' / sum(rate(coldstream_list_places_total{item!="cold", <where>}[<window>]))', "warm")),
+    (ratio(f'{_CLICK}, item="cold"', f'{_PLACED}{{item="cold"', legend="cold"),
+     ratio(f'{_CLICK}, item="warm"', f'{_PLACED}{{item!="cold"', legend="warm")),
     "Clicks for each place in lists, by whether anybody had met its item when the list was made (warm) or nobody (cold).",
     "cold not far below warm.",
     "cold at nothing: new items are shown to users whom they don't fit; do they have texts? Lower COLDSTREAM_EXPLORE's arm.",
@@ -210,9 +205,8 @@ RANKER_CONVERSIONS: Final = Measure(
     "learned above prior.",
     "As for clicks. A list's exact version stands in the list itself, and in the worker's log with COLDSTREAM_LOG_LEVEL=DEBUG.",
 )  # fmt: skip
-RANKER_RANK: Final = Measure(
-    "ranker_rank", "Mean rank of the first click by ranker", View.LINES, "none", (_mean_rank("ranker"),),
-    "The place, on average, of the item that was first taken from a list, by what ranked it.",
+RANKER_RANK: Final = _mean_rank(
+    "ranker_rank", "ranker", " by ranker", ", by what ranked it",
     "learned below prior.",
     "As for clicks.",
 )  # fmt: skip
@@ -234,9 +228,8 @@ ARM_CONVERSIONS: Final = Measure(
     "In the order of the clicks.",
     "An arm that is clicked more and converts less draws looks only.",
 )  # fmt: skip
-ARM_RANK: Final = Measure(
-    "arm_rank", "Mean rank of the first click by arm", View.LINES, "none", (_mean_rank("arm"),),
-    "The place, on average, of the item that was first taken from a list, by arm.",
+ARM_RANK: Final = _mean_rank(
+    "arm_rank", "arm", " by arm", ", by arm",
     "Low.",
     "An arm of more diversity or exploration has a higher one: weigh it against coverage and new items.",
 )  # fmt: skip
@@ -256,7 +249,7 @@ ARM_LATENCY: Final = Measure(
 )  # fmt: skip
 COVERAGE: Final = Measure(
     "coverage", "Catalogue coverage", View.LINES, "percentunit",
-    (Query("max by (arm) (coldstream_catalogue_coverage{<where>})", "{{arm}}"),),
+    (gauge("coldstream_catalogue_coverage", "arm"),),
     "Share of the recommendable items that stood in a list of one worker within the last hour, by arm.",
     "Steady for your traffic: many lists and a small catalogue cover it all.",
     "Falling while lists are as many: everybody gets the same. Look at diversity and at lists by strategy.",
@@ -285,30 +278,28 @@ DIVERSITY: Final = Measure(
 )  # fmt: skip
 NEW_ITEMS: Final = Measure(
     "new_items", "Places of new items", View.STACK, "percentunit",
-    (Query("sum by (item) (rate(coldstream_list_places_total{<where>}[<window>]))"
-           " / on () group_left () sum(rate(coldstream_list_places_total{<where>}[<window>]))", "{{item}}"),),
+    (spread(_PLACED, _PLACED, "item"),),
     "Share of the places in lists that go to items that nobody has met (cold), that came within seven days (new), others.",
     "cold and new together near the catalogue's own share of them, at most.",
     "Nothing new for long: COLDSTREAM_EXPLORE. Nothing but new: do events come, and name items of the catalogue?",
 )  # fmt: skip
 ARM_NEW_ITEMS: Final = Measure(
     "arm_new_items", "Share of new items by arm", View.LINES, "percentunit",
-    (Query('sum by (arm) (rate(coldstream_list_places_total{item=~"cold|new", <where>}[<window>]))'
-           " / sum by (arm) (rate(coldstream_list_places_total{<where>}[<window>]))", "{{arm}}"),),
+    (ratio(f'{_PLACED}{{item=~"cold|new"', _PLACED, "arm"),),
     "Share of the places that go to cold and new items, by arm.",
     "An arm that explores has more of them.",
     "More of them and fewer clicks: the trial's price; coldstream arms says whether it is more than chance.",
 )  # fmt: skip
 WEIGHTS_KNOWN: Final = Measure(
     "weights_known", "What ranks: users with history", View.STACK, "percentunit",
-    (Query('avg by (part) (coldstream_ranker_weight{user="known", <where>})', "{{part}}"),),
+    (gauge("coldstream_ranker_weight", "part", how="avg", matchers='user="known"'),),
     "Share of the ranker's weights, on scaled features, that each part of the score has.",
     "It moves slowly; history and similar_users lead.",
     "A jump: a rollback, a new release, or a flood of strange events. coldstream ranker show has every weight.",
 )  # fmt: skip
 WEIGHTS_COLD: Final = Measure(
     "weights_cold", "What ranks: users without", View.STACK, "percentunit",
-    (Query('avg by (part) (coldstream_ranker_weight{user="cold", <where>})', "{{part}}"),),
+    (gauge("coldstream_ranker_weight", "part", how="avg", matchers='user="cold"'),),
     "The same for users without a history that is known.",
     "popular and new lead, profile and wish beside them.",
     "As beside.",

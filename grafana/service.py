@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.measures import Measure, Query, Row, View, heat, quantiles, rate
+from grafana.measures import Measure, Query, Row, View, gauge, heat, quantiles, rate, ratio, total
 
 OBJECTIVE: Final = 0.99
 """Share of events whose list is to come within `FRESH_SECONDS`, over `OBJECTIVE_WINDOW`."""
@@ -78,7 +78,7 @@ LISTS: Final = Measure(
 )  # fmt: skip
 LAG: Final = Measure(
     "lag", "Lag by partition", View.LINES, "short",
-    (Query("sum by (topic, partition) (coldstream_lag_records{<where>})", "{{topic}} {{partition}}"),),
+    (gauge("coldstream_lag_records", "topic, partition", how="sum"),),
     "Records of owned partitions that are not acknowledged yet.",
     "A few, returning to 0.",
     "One partition alone: a hot key, or its worker is slow. All: overload or a hold. See ColdstreamLagGrows.",
@@ -168,7 +168,7 @@ READY: Final = Measure(
 )  # fmt: skip
 HOLDING: Final = Measure(
     "holding", "Holding", View.STATES, "bool_yes_no",
-    (Query("max by (instance, cause) (coldstream_holding{<where>})", "{{instance}} {{cause}}"),),
+    (gauge("coldstream_holding", "instance, cause"),),
     "1 while the batch in hand waits for a neighbour; nothing is acknowledged and nothing is lost meanwhile.",
     "0.",
     "The cause is the one to mend: index or broker. See ColdstreamHolding.",
@@ -176,7 +176,7 @@ HOLDING: Final = Measure(
 )  # fmt: skip
 PROGRESS: Final = Measure(
     "progress", "Since the last finished batch", View.LINES, "s",
-    (Query("max by (instance) (coldstream_seconds_since_progress{<where>})", "{{instance}}"),),
+    (gauge("coldstream_seconds_since_progress"),),
     "Seconds since a batch was finished while records were waiting.",
     "Below a second.",
     "The watchdog ends the process after COLDSTREAM_STALL_SECONDS without a known cause. See ColdstreamWorkerStuck.",
@@ -199,15 +199,14 @@ CPU: Final = Measure(
 )  # fmt: skip
 CACHE: Final = Measure(
     "user_cache", "Users found in memory", View.LINES, "percentunit",
-    (Query('sum(rate(coldstream_user_lookups_total{cache="hit", <where>}[<window>]))'
-           " / sum(rate(coldstream_user_lookups_total{<where>}[<window>]))", "hits"),),
+    (ratio('coldstream_user_lookups_total{cache="hit"', "coldstream_user_lookups_total", legend="hits"),),
     "Share of the users needed by batches that were in memory.",
     "High for the traffic of sessions; a rebalance empties it.",
     "Raise COLDSTREAM_USERS_CACHE where memory allows.",
 )  # fmt: skip
 BUFFERED: Final = Measure(
     "buffered", "Waiting in the buffer", View.LINES, "short",
-    (Query("sum by (topic) (coldstream_buffered_records{<where>})", "{{topic}}"),),
+    (gauge("coldstream_buffered_records", "topic", how="sum"),),
     "Records read from Kafka that wait for the pipeline.",
     "Near 0, at most COLDSTREAM_BUFFER_RECORDS.",
     "Full for minutes: the pipeline is slower than what comes in.",
@@ -220,7 +219,7 @@ HANDOVERS: Final = Measure(
 )  # fmt: skip
 CONFLICTS: Final = Measure(
     "conflicts", "Writes lost to another writer", View.LINES, "ops",
-    (Query("sum(rate(coldstream_lost_writes_total{<where>}[<window>]))", "lost and applied again"),),
+    (total("coldstream_lost_writes_total", "lost and applied again"),),
     "Conditional writes that another process had won; each was applied again, nothing is lost.",
     "0, but for rebalances.",
     ("Steady: two processes own one user, so producers partition events and users differently. See "
@@ -228,7 +227,7 @@ CONFLICTS: Final = Measure(
 )  # fmt: skip
 MISROUTED: Final = Measure(
     "misrouted", "Misrouted records", View.LINES, "ops",
-    (Query("sum(rate(coldstream_misrouted_total{<where>}[<window>]))", "misrouted"),),
+    (total("coldstream_misrouted_total", "misrouted"),),
     "Records of a user on another partition than the user's home.",
     "0.",
     "Set partitioner=murmur2_random in producers built on librdkafka. See ColdstreamMisrouted.",
@@ -249,14 +248,14 @@ HTTP_LATENCY: Final = Measure(
 )  # fmt: skip
 INDEX_KIND: Final = Measure(
     "index_kind", "Index", View.STATES, "none",
-    (Query("count by (index) (coldstream_index_info{<where>})", "{{index}}"),),
+    (gauge("coldstream_index_info", "index", how="count"),),
     "Workers by the index that they use.",
     "One kind: edge for a single worker, qdrant for several.",
     "Two kinds never share state: set COLDSTREAM_INDEX alike on all workers.",
 )  # fmt: skip
 SIGNALS: Final = Measure(
     "signals", "Signals", View.LINES, "ops",
-    (Query("sum(rate(coldstream_signals_total{<where>}[<window>]))", "sent"),),
+    (total("coldstream_signals_total", "sent"),),
     "What events say of items, sent to the owners of the items' statistics.",
     "It follows events.",
     "None while events come: statistics and popularity stand still. See lag on `signals`.",
