@@ -7,6 +7,7 @@ has its program `run`, else the embedded broker. It is started once a session, o
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -39,8 +40,14 @@ class Cluster:
         return self.program is not None
 
 
+def _interrupt(*_):
+    """Unwind, once: by default SIGTERM ends Python where it stands, and what it had started goes on."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice, to the process and to its group
+    signal.raise_signal(signal.SIGINT)
+
+
 class ApacheKafka:
-    """Brokers of the folder's program in a folder of their own; a context manager."""
+    """Brokers of the folder's program in a folder of their own; a context manager. SIGTERM ends it as Ctrl-C does."""
 
     def __init__(self, folder, *arguments):
         self.folder, self.arguments = folder, arguments
@@ -53,11 +60,17 @@ class ApacheKafka:
         return done.stdout.strip()
 
     def __enter__(self):
-        self.servers = self.run("start", *self.arguments)
+        self._before = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            self.servers = self.run("start", *self.arguments)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
         self.run("stop", "--kill")
+        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
