@@ -145,7 +145,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lessons_per_second: Annotated[float, _doc("Lessons sent each second at most", ge=0)] = 50.0
     erase_within_seconds: Annotated[float, _doc("Edge is rebuilt within this time after an erasure", ge=0)] = 3600.0
     stall_seconds: Annotated[
-        float, _doc("A worker that makes no progress this long without a known cause ends", ge=5)
+        float, _doc("A worker that makes no progress, and has no known cause, has ended after this", ge=5)
     ] = 60.0
 
     items_format: Annotated[Literal["json", "debezium"], _doc("Shape of the records on `items`")] = "json"

@@ -143,9 +143,14 @@ class KafkaConsumer:
         """How often the fetcher was asked: stands still while partitions move, else grows at least once a second."""
         return self._member.polls if self._member is not None else 0
 
-    async def behind(self) -> int | None:
-        """Records that the broker has beyond what was fetched, asked of it anew; None where it doesn't answer."""
-        return await self._member.behind() if self._member is not None else None
+    @property
+    def turns(self) -> int:
+        """Grows at least once a second while the thread that speaks to the broker lives."""
+        return self._member.turns if self._member is not None else 0
+
+    async def behind(self, seconds: float) -> int | None:
+        """Records that the broker has beyond what was fetched, asked of it anew; None where it doesn't answer in time."""
+        return await self._member.behind(seconds) if self._member is not None else None
 
     def _agent(self, topic: Topic) -> Any:
         async def hand_in(stream: Stream[Any]) -> None:

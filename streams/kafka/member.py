@@ -31,8 +31,6 @@ from streams.values import Topic
 METADATA_MILLISECONDS: Final = 30_000
 """Partitions that a topic has grown by are noticed within this time; by default it would be five minutes."""
 DAY_SECONDS: Final = 86_400.0
-ANSWER_SECONDS: Final = 5.0
-"""How long a broker may take to say where its partitions end."""
 
 
 class FencedInstanceIdError(BrokerResponseError):  # type: ignore[misc]  # aiokafka.errors is untyped
@@ -77,6 +75,11 @@ class Member(faust.App):
         """How often the fetcher was asked; 0 before the start."""
         return self._member_consumer.polls if self._member_consumer is not None else 0
 
+    @property
+    def turns(self) -> int:
+        """Grows once a second while the consumer's thread lives; 0 before the start."""
+        return self._member_consumer.turns if self._member_consumer is not None else 0
+
     def positions(self) -> dict[TP, tuple[int | None, int]]:
         """For each owned partition where it ends, None while that is not known, and from where it is read."""
         consumer = self._member_consumer
@@ -100,13 +103,13 @@ class Member(faust.App):
         waiting = getattr(self._coordinator, "_pending_exception", None)
         return waiting if fenced(waiting) else None
 
-    async def behind(self) -> int | None:
-        """Records that the broker has beyond what was fetched, asked of it anew; None where it doesn't answer."""
+    async def behind(self, seconds: float) -> int | None:
+        """Records that the broker has beyond what was fetched, asked of it anew; None where it doesn't answer in time."""
         consumer, inner = self._member_consumer, self._inner_consumer
         if consumer is None or inner is None:
             return None
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 ends = await consumer._thread.highwaters(*inner.assignment())
         except (KafkaError, TimeoutError):
             return None

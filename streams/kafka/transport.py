@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiokafka
 from aiokafka.errors import ConsumerStoppedError
 from faust.transport.consumer import RecordMap
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, EventT, Message
-from mode import ServiceT
+from mode import Service, ServiceT
 from mode.utils.queues import ThrowableQueue
 
 FETCH_WAIT_MILLISECONDS: Final = 50
@@ -67,9 +67,17 @@ def _size(event: EventT[Any]) -> int:
 
 
 class Thread(AIOKafkaConsumerThread):
-    """The thread of the consumer, with a short fetch wait."""
+    """The thread of the consumer, with a short fetch wait, which counts the turns of its loop."""
 
     mundane_level = "debug"
+    turns: int = 0
+    """Grows once a second."""
+
+    @Service.task
+    async def _turn(self) -> None:
+        while not self.should_stop:
+            self.turns += 1
+            await self.sleep(1.0)
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -83,6 +91,11 @@ class MemberConsumer(Consumer):
     mundane_level = "debug"
     polls: int = 0
     """How often a poll has returned."""
+
+    @property
+    def turns(self) -> int:
+        """Grows once a second while the consumer's thread lives."""
+        return cast("Thread", self._thread).turns
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
         """Faust's loop from the fetcher to the agents, without its two tasks a record: our queue never blocks.

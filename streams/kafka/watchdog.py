@@ -20,10 +20,10 @@ from streams.errors import FatalError
 
 log = logging.getLogger(__name__)
 
-LOOKS: Final = 12
+LOOKS: Final = 24
 """Looks within the time of a stall."""
 END_SECONDS: Final = 10.0
-"""A worker that is being ended is killed after this: what hung may hang its shutdown too."""
+"""A worker that is being ended is killed after this, or a sixth of the time of a stall: what hung may hang its shutdown."""
 
 
 class Watched(Protocol):
@@ -45,11 +45,15 @@ class Watched(Protocol):
     def polls(self) -> int:
         """Grows at least once a second."""
 
+    @property
+    def turns(self) -> int:
+        """Grows at least once a second while the thread that speaks to the broker lives, whatever the broker does."""
+
     def coordinator_alive(self) -> bool:
         """Whether the task that keeps us in the group runs."""
 
-    async def behind(self) -> int | None:
-        """Records of the broker that were not fetched; None where it doesn't answer."""
+    async def behind(self, seconds: float) -> int | None:
+        """Records of the broker that were not fetched; None where it doesn't answer in that time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,10 +74,11 @@ class Sign:
 
 
 class Watchdog:
-    """Raises `FatalError` out of `run` within `stall_seconds` of a silent death; a hold with a known cause is none.
+    """Raises `FatalError` out of `run` after a silent death; a hold with a known cause is none.
 
-    `progress` grows with each batch that ends, `hold` is the cause why the flow waits at present. Beyond that a thread
-    of its own looks whether the event loop turns at all, and ends the process where it doesn't.
+    Within `stall_seconds` of it the process has ended: a part that stands still is given three quarters of them, less or
+    more by what it takes to look. `progress` grows with each batch that ends, `hold` is the cause why the flow waits at
+    present. Beyond that a thread of its own looks whether the event loop turns at all, and ends the process where not.
     """
 
     def __init__(
@@ -87,11 +92,14 @@ class Watchdog:
     ) -> None:
         self._stall_seconds = stall_seconds
         self._look_seconds = stall_seconds / LOOKS
+        self._end_seconds = min(END_SECONDS, stall_seconds / 6)
+        self._patience_seconds = stall_seconds - self._end_seconds - 3 * self._look_seconds
         self._consumer = consumer
         self._progress = progress
         self._waiting = waiting
         self._hold = hold
         self._turns = 0
+        self._thread = Sign("the thread that speaks to Kafka is dead, or hangs")
         self._fetcher = Sign("the Kafka consumer has stopped asking for records")
         self._delivery = Sign("the broker has records that the Kafka consumer does not deliver")
         self._pipeline = Sign("the batch in hand makes no progress, and no cause is known")
@@ -107,11 +115,11 @@ class Watchdog:
                 await asyncio.sleep(self._look_seconds)
                 self._turns += 1
                 now = time.monotonic()
-                found = await self._look(min(now - last, 2 * self._look_seconds))
+                found = await self._look(min(now - last, 3 * self._look_seconds))
                 last = now
                 if found is not None:
-                    log.critical("%s for %g s: this worker ends", found, self._stall_seconds)
-                    kill_after(END_SECONDS)
+                    log.critical("%s for %g s: this worker ends", found, self._patience_seconds)
+                    kill_after(self._end_seconds)
                     raise FatalError(f"{found}: restart this worker")
         finally:
             ended.set()
@@ -119,12 +127,13 @@ class Watchdog:
     async def _look(self, seconds: float) -> str | None:
         """What stands still for too long, or None."""
         consumer = self._consumer
-        patience = self._stall_seconds - 2 * self._look_seconds
         held = self._hold() is not None
         busy = consumer.pending > 0 or self._waiting() > 0
-        behind = 0 if busy or held else await consumer.behind()
+        still = {self._thread: self._thread.look(consumer.turns, excused=False, seconds=seconds)}
+        deaf = self._thread.still_seconds > 0.0
+        behind = 0 if busy or held or deaf else await consumer.behind(2 * self._look_seconds)
         alive = consumer.coordinator_alive()
-        still = {
+        still |= {
             self._coordinator: self._coordinator.look(alive, excused=alive, seconds=seconds),
             self._fetcher: self._fetcher.look(consumer.polls, excused=held, seconds=seconds),
             self._delivery: self._delivery.look(consumer.received, excused=not behind, seconds=seconds),
@@ -132,19 +141,24 @@ class Watchdog:
                 (self._progress(), consumer.acknowledged), excused=held or not busy, seconds=seconds
             ),
         }
-        found = next((sign for sign, for_seconds in still.items() if for_seconds >= patience), None)
+        found = next((sign for sign, for_seconds in still.items() if for_seconds >= self._patience_seconds), None)
         if found is None:
             return None
-        if found in (self._fetcher, self._delivery) and await consumer.behind() is None:
+        if found in (self._fetcher, self._delivery) and await consumer.behind(2 * self._look_seconds) is None:
             found.still_seconds = 0.0  # the broker is away: a cause that is known
             return None
         return found.remedy
 
     def _guard_loop(self, ended: threading.Event) -> None:
         sign = Sign("the event loop")
+        patience = self._patience_seconds + self._end_seconds  # there is nothing that could end in order
+        last = time.monotonic()
         while not ended.wait(self._look_seconds):
-            if sign.look(self._turns, excused=False, seconds=self._look_seconds) >= self._stall_seconds:
-                log.critical("the event loop does not turn for %g s: this worker is killed", self._stall_seconds)
+            now = time.monotonic()
+            still = sign.look(self._turns, excused=False, seconds=min(now - last, 3 * self._look_seconds))
+            last = now
+            if still >= patience:
+                log.critical("the event loop does not turn for %g s: this worker is killed", still)
                 faulthandler.dump_traceback(sys.stderr, all_threads=True)
                 os._exit(1)
 

@@ -13,7 +13,9 @@ from streams.kafka import watchdog
 from streams.kafka.watchdog import Sign, Watchdog
 
 ROOT = Path(__file__).parents[2]
-STALL_SECONDS = 0.36
+STALL_SECONDS = 0.48
+LATE_SECONDS = 0.4
+"""How much later a busy machine may be."""
 
 
 class Living:
@@ -32,6 +34,7 @@ class Living:
     received = property(lambda self: self._count("received"))
     acknowledged = property(lambda self: self._count("acknowledged"))
     polls = property(lambda self: self._count("polls"))
+    turns = property(lambda self: self._count("turns"))
 
     def progress(self):
         return self._count("progress")
@@ -39,7 +42,10 @@ class Living:
     def coordinator_alive(self):
         return "coordinator" not in self.still
 
-    async def behind(self):
+    async def behind(self, seconds):
+        if "turns" in self.still or self.answer is None:
+            await asyncio.sleep(seconds)
+            return None
         return self.answer
 
 
@@ -67,15 +73,23 @@ async def watch(worker, seconds=2 * STALL_SECONDS):
         ({"received"}, {"answer": 3}, "does not deliver"),
         ({"progress", "acknowledged"}, {"pending": 1}, "no progress"),
         ({"progress", "acknowledged"}, {"waiting": 1}, "no progress"),
+        (
+            {"turns", "polls", "received"},
+            {},
+            "thread that speaks to Kafka",
+        ),  # which the broker's silence must not excuse
+        ({"turns", "polls", "received"}, {"held": "index"}, "thread that speaks to Kafka"),
     ],
 )
 async def test_what_stands_still_without_a_cause_ends_the_worker(still, state, message, killed):
     worker = Living()
     worker.still = still
     vars(worker).update(state)
+    begun = time.monotonic()
     with pytest.raises(FatalError, match=message):
         await watch(worker)
-    assert killed == [watchdog.END_SECONDS]
+    assert killed == [pytest.approx(STALL_SECONDS / 6)]
+    assert time.monotonic() - begun + killed[0] < STALL_SECONDS + LATE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -94,7 +108,7 @@ async def test_rest_and_holds_are_no_stalls(still, state):
     worker.still = still
     vars(worker).update(state)
     with pytest.raises(TimeoutError):
-        await watch(worker)
+        await watch(worker, 1.5 * STALL_SECONDS)
 
 
 def test_a_process_that_was_stopped_and_continued_is_no_stall():
