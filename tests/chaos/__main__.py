@@ -11,11 +11,34 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import Final
 
-from tests.chaos.scenarios import Context
+from tests.chaos import changes, lives, neighbours
+from tests.chaos.flood import flood
+from tests.chaos.scenario import Context, Scenario
 from tests.chaos.site import say
-from tests.chaos.worlds import ALL
 from tests.support.kafka import ApacheKafka
+
+ALL: Final[dict[str, Scenario]] = {
+    "kill": lives.kill,
+    "terminate": lives.terminate,
+    "sleep": lives.sleep,
+    "rebalance": lives.rebalance,
+    "twins": lives.twins,
+    "silence": lives.silence,
+    "brokers": neighbours.brokers,
+    "network": neighbours.network,
+    "output": neighbours.output,
+    "index": neighbours.index_away,
+    "disk": neighbours.disk,
+    "encoder": neighbours.encoder,
+    "clock": neighbours.clock,
+    "again": changes.again,
+    "rebuild": changes.rebuild,
+    "grow": changes.grow,
+    "upgrade": changes.upgrade,
+    "flood": flood,
+}
 
 
 async def strike(

@@ -4,7 +4,7 @@ A text that holds the simulator's word for it breaks the encoder, as one of a bu
 told by files in the folder CHAOS_FOLDER: `clock` (seconds that the wall clock is wrong), `encoder` (it fails on every
 text), `crash` (the process ends in the encoder's next call, as in native code; once), `disk` (there is no room); and the
 silent deaths, once each: `stuck` (the encoder never returns), `loop` (the event loop stands still), `coordinator` and
-`fetcher` (that task of the consumer ends without an error).
+`fetcher` (that task of the consumer ends without an error), `thread` (the consumer's thread stands still).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from encoder import HashingEncoder
 from streams import app
 from streams.commands.main import main
+from streams.kafka.transport import Thread
 
 POISON = "unembeddable"
 FOLDER = Path(os.environ.get("CHAOS_FOLDER", "/nonexistent"))
@@ -45,6 +46,13 @@ def _end_quietly(kind: type, name: str) -> None:
     for one in gc.get_objects():
         if isinstance(one, kind) and not (task := getattr(one, name)).done():
             task.get_loop().call_soon_threadsafe(task.cancel)
+
+
+def _hang_thread() -> None:
+    """The thread of the consumer stands still, heartbeats and all."""
+    for one in gc.get_objects():
+        if isinstance(one, Thread):
+            one.thread_loop.call_soon_threadsafe(time.sleep, 1e6)
 
 
 class Encoder(HashingEncoder):
@@ -72,6 +80,8 @@ class Clock(app.SystemClock):
             _end_quietly(GroupCoordinator, "_coordination_task")
         if _happens("fetcher"):
             _end_quietly(Fetcher, "_fetch_task")
+        if _happens("thread"):
+            _hang_thread()
         try:
             return time.time() + float((FOLDER / "clock").read_text() or 0)
         except FileNotFoundError:

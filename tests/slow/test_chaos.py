@@ -2,11 +2,13 @@
 
 import pytest
 
-from tests.chaos.scenarios import Context
-from tests.chaos.worlds import ALL
+from tests.chaos.__main__ import ALL
+from tests.chaos.scenario import Context
 from tests.support.kafka import FOLDER, ApacheKafka
 
-SHORT = {"kill": 3, "terminate": 2, "sleep": 1, "brokers": 2, "index": 1, "again": 1, "twins": 1, "upgrade": 1}
+SHORT = {
+    "kill": 3, "terminate": 2, "sleep": 1, "brokers": 2, "index": 1, "again": 1, "twins": 1, "upgrade": 1, "silence": 5
+}  # fmt: skip
 EVENTS = 600
 
 
@@ -22,5 +24,7 @@ def cluster(tmp_path_factory):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", SHORT)
 async def test_nothing_is_lost_and_nothing_is_double(name, cluster, tmp_path):
-    context = Context(cluster.servers, cluster, 1, tmp_path, seed=7, events=EVENTS, times=SHORT[name])
+    context = Context(
+        cluster.servers, cluster, 1, tmp_path, seed=7, events=EVENTS, times=SHORT[name], stall_seconds=20.0
+    )
     assert not await ALL[name](context)
