@@ -27,8 +27,8 @@ from streams.kafka.topics import TopicAdmin, wanted_topics
 from streams.ports import Collection, Point
 from streams.settings import Settings
 from streams.values import Record, Topic, UserState
-from streams.wire import Recommendation
 from tests.simulation.broker import CONSUMED
+from tests.simulation.lists import Lists, compare_dead
 from tests.simulation.oracle import (
     Placed,
     compare_items,
@@ -48,7 +48,6 @@ NUMBER: Final = "number"
 DIMENSION: Final = 64
 
 _STATE: Final = msgspec.json.Decoder(UserState)
-_LIST: Final = msgspec.json.Decoder(Recommendation)
 
 
 def say(text: str) -> None:
@@ -279,17 +278,7 @@ class Site:
         wrong += compare_users(expected.users, points[Collection.USERS])
         wrong += compare_items(expected.items, points[Collection.ITEMS])
         wrong += compare_statistics(expected.statistics, points[Collection.STATISTICS])
-        dead = {}
-        for record in await self.read(Topic.DEAD_LETTERS):
-            headers = {name: value.decode() for name, value in record.headers}
-            source = (headers["topic"], int(headers["partition"]), int(headers["offset"]))
-            dead[source] = (headers["reason"], record.key, record.value)
-        wrong += [
-            f"dead letter of {source}: {dead.get(source)} instead of {expected.dead.get(source)}"
-            for source in dead.keys() | expected.dead.keys()
-            if dead.get(source) != expected.dead.get(source)
-            and not (source not in dead and source in expected.superseded)
-        ]
+        wrong += compare_dead(expected, await self.read(Topic.DEAD_LETTERS))
         wrong += await self._judge_lists(
             expected.named,
             {user: want.marker for user, want in expected.users.items()},
@@ -303,33 +292,15 @@ class Site:
         points: dict[Collection, dict[str, Point]],
     ) -> list[str]:  # fmt: skip
         """`quiet`: users who may have come back without a list."""
-        wrong: list[str] = []
-        last: dict[str, tuple[int, Recommendation | None]] = {}
-        greatest: dict[str, int] = {}
-        named: set[str] = set()
+        lists = Lists()
         for record in await self.read(Topic.RECOMMENDATIONS):
-            user = (record.key or b"").decode()
-            version = int(record.header("version") or b"0")
-            value = None if record.value is None else _LIST.decode(record.value)
-            last[user] = (version, value)
-            greatest[user] = max(version, greatest.get(user, 0))
-            if value is not None:
-                named |= {value.trigger.id, *value.conflated}
-                shown = [place.item_id for place in value.items]
-                if len(set(shown)) != len(shown):
-                    wrong.append(f"list {version} of {user} holds an item twice")
-        lost = [event for event in wanted if event not in named]
-        if lost:
-            wrong.append(f"{len(lost)} events are named by no list: {lost[:5]}")
+            lists.hear(record)
+        wrong = lists.wrong + lists.lost(wanted)
         for user, marker in markers.items():
+            if marker or user in lists.last:
+                wrong += lists.last_of(user, marker=None if user in quiet and not marker else marker)
+            version, value = lists.last.get(user, (0, None))
             state = _STATE.decode(points[Collection.USERS][user].body)
-            version, value = last.get(user, (0, None))
-            if version != greatest.get(user, 0):
-                wrong.append(f"the last list of {user} is version {version}, {greatest[user]} was sent")
-            if marker != (value is None) and (marker or (user in last and user not in quiet)):
-                wrong.append(
-                    f"the last list of {user}, {'a marker' if marker else 'who lives'}, is of version {version}"
-                )
             if value is not None and version == state.version:
                 barred = {one.item_id for one in state.exclusions} | set(
                     state.profile.blocked_items if state.profile else ()

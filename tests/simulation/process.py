@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from streams.decide.arms import Arms
@@ -56,6 +57,24 @@ class Knobs:
     fan_out_per_second: float
     lessons_per_second: float
     list_size: int
+
+    @classmethod
+    def draw(cls, random: Random, *, lessons: bool) -> Knobs:
+        """Rare ones often."""
+        fan_out = random.random() < 0.5
+        return cls(
+            history_size=random.choice((3, 6, 50, 50)),
+            exclusions_size=random.choice((2, 10_000)),
+            batch_size=random.choice((1, 4, 32)),
+            flush_seconds=random.choice((0.05, 0.5, 2.0)),
+            reload_seconds=random.choice((0.5, 2.0)),
+            columns_items=random.choice((4, 1000, 1000)),
+            users_cache=random.choice((0, 2, 100)),
+            fan_out_users=10 if fan_out else 0,
+            fan_out_per_second=20.0 if fan_out else 0.0,
+            lessons_per_second=5.0 if lessons else 0.0,
+            list_size=random.choice((2, 10)),
+        )
 
 
 class Process:
