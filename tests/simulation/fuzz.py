@@ -7,6 +7,8 @@ import math
 from random import Random
 from typing import Any, Final
 
+import msgspec
+
 from streams.values import Record, Topic
 
 NOW: Final = 1_700_000_000.0
@@ -45,6 +47,29 @@ def strange(random: Random) -> Any:
             253_402_300_800, -5.0, math.pi, "purchase", "search", ["x"] * 3_000, _nested(random.choice((3, 20, 300))),
         )
     )  # fmt: skip
+
+
+def spoilt(random: Random, value: bytes) -> bytes | None:
+    """What a worker wrote to an inner topic, with something wrong about it: bytes changed, cut, or values replaced."""
+    choice = random.random()
+    if choice < 0.1:
+        return random.choice((*RAW, None))
+    if choice < 0.4:
+        spoilt = bytearray(value)
+        for _ in range(random.choice((1, 1, 3, 10))):
+            spoilt[random.randrange(len(spoilt))] = random.randrange(256)
+        return bytes(spoilt[: random.choice((len(spoilt), len(spoilt), random.randrange(len(spoilt))))])
+    packed = value[:1] not in b"[{"
+    tree = msgspec.msgpack.decode(value) if packed else json.loads(value)
+    inner = tree
+    while True:
+        place = random.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
+        if not isinstance(inner[place], list) or not inner[place] or random.random() < 0.3:
+            break
+        inner = inner[place]
+    odd = (math.nan, math.inf, b"", b"\xff" * 8, b"\x00\x7c" * 690, -1, 2**63 - 1, None, "x", [], {})
+    inner[place] = random.choice(odd) if packed else strange(random)
+    return msgspec.msgpack.encode(tree) if packed else json.dumps(tree).encode()
 
 
 def _nested(depth: int) -> Any:

@@ -3,8 +3,11 @@
 import json
 from random import Random
 
+import msgspec
+import numpy as np
 import pytest
 
+from streams.decide.statistics import ItemStatistics
 from streams.errors import REASONS
 from streams.ports import Collection
 from streams.values import Record, Topic
@@ -29,8 +32,11 @@ async def run(topic, seed, records):
     for offset, start in enumerate(range(0, records, BATCH), start=1):
         batch = [fuzz.record(random, topic, 0, start + place) for place in range(BATCH)]
         batch.insert(random.randrange(len(batch)), good(start // BATCH, offset))
-        await service.feed(*batch)
+        sent = await service.feed(*batch)
         done += batch
+        lists = [msgspec.json.decode(message.value) for message in sent
+                 if message.topic is Topic.RECOMMENDATIONS and message.value]  # fmt: skip
+        assert f"good-{start // BATCH}" in named(lists), "a good record had to wait for bad ones"
     return service, done
 
 
@@ -54,8 +60,41 @@ async def assert_applied_or_buried(topic, seed, records):
         assert headers["error"]
         assert headers["reason"] != "processing", headers["error"]
         assert source.partition == 0, "a good record was buried"
-    assert {f"good-{number}" for number in range(records // BATCH)} <= named(service.lists())
     assert sum(report.records.total() for report in service.reports) == len(done)
+
+
+@pytest.mark.parametrize("topic", [Topic.SIGNALS, Topic.LESSONS])
+async def test_what_workers_send_each_other_is_taken_or_buried(topic):
+    await assert_taken_or_buried(topic, seed=1, records=100)
+
+
+async def assert_taken_or_buried(topic, seed, records):
+    """Of the topics that only workers write too: whoever may write there is trusted, but not with being well-formed."""
+    random = Random(seed)
+    service = await Service(fan_out=0, lessons=1e6).open()
+    log = service.log
+    await service.feed(*(log.item(f"i{number}", f"thing {number}") for number in range(30)))
+    for number in range(40):
+        service.clock.at += 1.0
+        await service.feed(log.event(f"e{number}", f"u{number % 4}", "click", f"i{random.randrange(30)}"))
+    real = [message.value for message in service.publisher.sent if message.topic is topic]
+    assert len(real) > 20
+    done = []
+    with np.errstate(invalid="ignore", over="ignore"):  # features that are not numbers count as unknown
+        for number in range(records):
+            record = Record(topic, 0, number, fuzz.NOW, None, fuzz.spoilt(random, random.choice(real)), ())
+            sent = await service.feed(record, log.event(f"good-{number}", "u1", "view", "i1"))
+            (value,) = [json.loads(message.value) for message in sent if message.topic is Topic.RECOMMENDATIONS]
+            assert value["trigger"]["id"] == f"good-{number}"
+            done.append(record)
+            service.clock.at += 70.0
+            await service.worker.maintain()
+    letters = [message for message in service.publisher.sent if message.topic is Topic.DEAD_LETTERS]
+    assert records / 10 < len(letters) < records
+    assert {(one.topic, one.offset) for one in done} <= {(one.topic, one.offset) for one in service.ownership.done}
+    assert np.isfinite(service.parts.learning.model.weights).all()
+    assert all(msgspec.json.decode(point.body, type=ItemStatistics)
+               for point in (await service.index.scan(Collection.STATISTICS)).points)  # fmt: skip
 
 
 async def test_what_was_buried_is_applied_once_it_is_mended():
