@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from streams.kafka.connection import full_name
 from streams.values import Topic
-from tests.chaos.scenario import Context, SharedIndex, load, revive, under_load, within
+from tests.chaos.scenario import Context, SharedIndex, load, revive, settle, under_load, within
 from tests.chaos.site import Life, differences, essence, say
 
 
@@ -26,7 +26,7 @@ async def again(context: Context) -> list[str]:
         life = site.start()
         await life.ready()
         await site.publish(script, 1000.0)
-        await site.drain()
+        await settle(context, site, script)
         await life.stop()
         wrong, before = await site.judge(script)
         site.settings = msgspec.structs.replace(site.settings, group="another")
@@ -87,7 +87,7 @@ async def grow(context: Context) -> list[str]:
             wrong = [] if await asyncio.to_thread(check.wait) == 0 else ["topics check finds something"]
             await site.publish(moved[half:], 400.0)
             await revive(site)
-            await site.drain()
+            await settle(context, site, moved)
             wrong += (await site.judge(moved))[0]
             for life in site.living:
                 await life.stop()
@@ -141,7 +141,7 @@ async def upgrade(context: Context) -> list[str]:
                 lives[name] = site.start(name)
                 await lives[name].ready()
             await load(site, script[:half], half / (15.0 * context.times), strike)
-            await site.drain()
+            await settle(context, site, script)
             wrong = (await site.judge(script))[0]
             lists = [json.loads(record.value) for record in await site.read(Topic.RECOMMENDATIONS) if record.value]
             made = {one["encoder"] for one in lists}

@@ -81,7 +81,7 @@ async def flood(context: Context) -> list[str]:
         begun = time.monotonic()
         await site.publish(script, 100.0 * sustainable)
         flooded = time.monotonic() - begun
-        deadline = time.monotonic() + 1200.0
+        deadline = time.monotonic() + max(1200.0, context.events / 200.0)
         while (lag := await site.lag()) and time.monotonic() < deadline:
             lags.append(lag)
             await asyncio.sleep(1.0)

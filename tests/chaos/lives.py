@@ -6,33 +6,56 @@ import asyncio
 import signal
 import time
 from random import Random
+from typing import Final
 
-from tests.chaos.scenario import Context, SharedIndex, load, revive, under_load, within
+from tests.chaos.scenario import Context, SharedIndex, load, revive, settle, under_load, within
 from tests.chaos.site import Life, Site, differences, essence, say
+
+LEFT_OVER_SECONDS: Final = 0.3
+"""A list that arrives so soon after a kill was sent before it: no worker begins in that time."""
 
 
 async def kill(context: Context) -> list[str]:
     """kill -9 of the one worker, again and again during a replay; the state equals that of an undisturbed run."""
     script = context.script(wild=False)
+    body, tail, end = script[:-40], script[-40:-20], script[-20:]
     random = Random(context.seed)
     calm, storm = context.site("calm"), context.site("storm")
-    seconds: list[float] = []
+    seconds: dict[str, list[float]] = {"ready": [], "under load": [], "at rest": [], "without a static place": []}
     try:
         await storm.create()
         life = storm.start()
         await life.ready()
+        async with storm.listening() as heard:
 
-        async def strike() -> None:
-            nonlocal life
-            for number in range(context.times):
-                await asyncio.sleep(random.uniform(0.2, 2.0))
+            async def replace(when: str, instance: str = "w0") -> None:
+                nonlocal life
                 life.kill()
-                life = storm.start()
-                seconds.append(round(await life.ready(), 1))
-                say(f"kill {number + 1} of {context.times}, ready again after {seconds[-1]} s")
+                killed_at = time.monotonic()
+                life = storm.start(instance)
+                begun = life.begun_at
+                await life.ready()
+                seconds["ready"].append(round(time.monotonic() - begun, 1))
 
-        await load(storm, script, context.events / (4.0 * context.times), strike)
-        await storm.drain()
+                def lists() -> list[float]:
+                    return [at for at in heard if at > killed_at + LEFT_OVER_SECONDS]
+
+                if await within(60.0, lambda: bool(lists())):
+                    seconds[when].append(round(lists()[0] - begun, 1))
+                say(f"killed {when}: the first list {seconds[when][-1:]} s after the successor's start")
+
+            async def strike() -> None:
+                for _ in range(context.times):
+                    await asyncio.sleep(random.uniform(0.2, 2.0))
+                    await replace("under load")
+
+            await load(storm, body, context.events / (4.0 * context.times), strike)
+            await storm.drain()
+            for when, instance, rest in (("at rest", "w0", tail), ("without a static place", "", end)):
+                publishing = asyncio.create_task(storm.publish(rest, 1e6))  # begins when the worker is dead
+                await replace(when, instance)
+                await publishing
+        await settle(context, storm, script)
         say("drained")
         status = await life.stop()
         wrong, points = await storm.judge(script)
@@ -47,7 +70,7 @@ async def kill(context: Context) -> list[str]:
         wrong_too, expected = await calm.judge(script)
         wrong += [f"undisturbed: {one}" for one in wrong_too]
         wrong += differences(essence(points), essence(expected))
-        context.facts["ready_seconds"] = sorted(seconds)
+        context.facts["seconds_from_start"] = {what: sorted(some) for what, some in seconds.items()}
         return wrong
     finally:
         calm.end()
@@ -77,7 +100,7 @@ async def terminate(context: Context) -> list[str]:
                 await life.ready()
 
         await load(site, script, context.events / (5.0 * context.times), strike)
-        await site.drain()
+        await settle(context, site, script)
         await life.stop()
         return wrong + (await site.judge(script))[0]
     finally:
@@ -109,7 +132,7 @@ async def sleep(context: Context) -> list[str]:
 
             await load(site, script, context.events / (12.0 * context.times), strike)
             await revive(site)
-            await site.drain()
+            await settle(context, site, script)
             wrong = (await site.judge(script))[0]
             for life in site.living:
                 await life.stop()
@@ -144,7 +167,7 @@ async def rebalance(context: Context) -> list[str]:
                         await asyncio.sleep(4.0)
 
                 await load(site, script, context.events / (15.0 * context.times), strike)
-                await site.drain()
+                await settle(context, site, script)
                 wrong += [f"{'static' if static else 'dynamic'}: {one}" for one in (await site.judge(script))[0]]
             finally:
                 site.end()

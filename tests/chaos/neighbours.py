@@ -13,7 +13,7 @@ from encoder.bundle import SHIPPED
 from streams.kafka.connection import full_name
 from streams.values import Topic
 from tests.chaos.proxy import Proxy
-from tests.chaos.scenario import Context, SharedIndex, expect_not_ready, load, revive, under_load, within
+from tests.chaos.scenario import Context, SharedIndex, expect_not_ready, load, revive, settle, under_load, within
 from tests.chaos.site import say
 from tests.support.worker_process import PROGRAM, ROOT
 
@@ -40,7 +40,7 @@ async def brokers(context: Context) -> list[str]:
 
         await load(site, script, context.events / (10.0 * context.times), strike)
         await revive(site)
-        await site.drain()
+        await settle(context, site, script)
         await site.living[-1].stop()
         return (await site.judge(script))[0]
     finally:
@@ -125,7 +125,7 @@ async def index_away(context: Context) -> list[str]:
                         await asyncio.sleep(4.0)
 
             await load(site, script, context.events / (25.0 * context.times), strike)
-            await site.drain()
+            await settle(context, site, script)
             wrong += (await site.judge(script))[0]
             await life.stop()
             return wrong

@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from tests.chaos.site import Site, say
 from tests.simulation.story import Author, Plot, Sent
 from tests.support.kafka import ApacheKafka
 from tests.support.qdrant_server import Front, start, url
+
+PEACE_SECONDS: Final = 5.0
+"""By then each worker has learned what others changed: twice COLDSTREAM_RELOAD_SECONDS and more."""
 
 
 @dataclass(slots=True)
@@ -31,6 +34,8 @@ class Context:
     stall_seconds: float = 60.0
     """Within which a worker that died without a word has ended."""
     facts: dict[str, Any] = field(default_factory=dict)
+    author: Author | None = None
+    """Who wrote the log."""
 
     def site(self, name: str, **others: str) -> Site:
         return Site(self.kafka, self.folder / name, f"{name}-{self.seed}-", **others)
@@ -43,7 +48,8 @@ class Context:
             bad=0.02, quiet=0.02 if wild else 0.0, old=0.1, hot=0.03,
         )  # fmt: skip
         plot = replace(plot, **others)  # type: ignore[arg-type]
-        return Author(Random(self.seed), plot).write()
+        self.author = Author(Random(self.seed), plot)
+        return self.author.write()
 
 
 Scenario = Callable[[Context], Awaitable[list[str]]]
@@ -74,6 +80,19 @@ async def load(site: Site, script: list[Sent], per_second: float, strike: Callab
             task.cancel()
 
 
+async def settle(context: Context, site: Site, script: list[Sent]) -> None:
+    """Everything is done; then each user asks once more, so that the last lists are made in peace, with all known."""
+    await site.drain()
+    await asyncio.sleep(PEACE_SECONDS)
+    site.calm_at = time.time()
+    assert context.author is not None
+    probes = context.author.probe()
+    if script is not context.author.sent:
+        script += probes
+    await site.publish(probes, 1000.0)
+    await site.drain()
+
+
 async def under_load(
     context: Context, site: Site, strike: Callable[[], Awaitable[None]], *, seconds: float, **others: Any
 ) -> list[str]:
@@ -84,7 +103,7 @@ async def under_load(
         await site.start().ready()
         await load(site, script, context.events / (seconds * context.times), strike)
         await revive(site)
-        await site.drain()
+        await settle(context, site, script)
         status = await site.living[-1].stop()
         wrong = [] if status == 0 else [f"SIGTERM ended with {status}"]
         return wrong + context.facts.pop("wrong", []) + (await site.judge(script))[0]

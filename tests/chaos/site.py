@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from streams.values import Record, Topic, UserState
 from tests.simulation.broker import CONSUMED
 from tests.simulation.lists import Lists, compare_dead
 from tests.simulation.oracle import (
+    ExpectedItem,
     Placed,
     compare_items,
     compare_statistics,
@@ -118,6 +120,8 @@ class Site:
         self.dimension = DIMENSION
         self.workers_kafka = kafka
         """Where workers look for the broker: a proxy, perhaps."""
+        self.calm_at = math.inf
+        """From when on lists are made in peace, with all known."""
 
     async def create(self) -> None:
         async with TopicAdmin(self.settings) as admin:
@@ -241,6 +245,27 @@ class Site:
                 records += some
         return records
 
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[list[float]]:
+        """When lists arrive from now on, by the monotonic clock."""
+        heard: list[float] = []
+        consumer = AIOKafkaConsumer(
+            full_name(self.settings, Topic.RECOMMENDATIONS), bootstrap_servers=self.kafka, fetch_max_wait_ms=20
+        )
+
+        async def hear() -> None:
+            async for _ in consumer:
+                heard.append(time.monotonic())  # noqa: PERF401  each when it comes
+
+        await consumer.start()
+        await consumer.seek_to_end()
+        hearing = asyncio.create_task(hear())
+        try:
+            yield heard
+        finally:
+            hearing.cancel()
+            await consumer.stop()
+
     async def points(self, users: Sequence[str]) -> dict[Collection, dict[str, Point]]:
         """All that the index holds; erased ones have no name there, so that all users are to be named. With an embedded
         index the worker must have ended.
@@ -284,18 +309,19 @@ class Site:
             {user: want.marker for user, want in expected.users.items()},
             {user for user, want in expected.users.items() if not want.loud},
             points,
+            expected.items,
         )
         return wrong, points
 
     async def _judge_lists(
         self, wanted: dict[str, str], markers: dict[str, bool], quiet: set[str],
-        points: dict[Collection, dict[str, Point]],
+        points: dict[Collection, dict[str, Point]], items: dict[str, ExpectedItem],
     ) -> list[str]:  # fmt: skip
         """`quiet`: users who may have come back without a list."""
         lists = Lists()
         for record in await self.read(Topic.RECOMMENDATIONS):
             lists.hear(record)
-        wrong = lists.wrong + lists.lost(wanted)
+        wrong = lists.wrong + lists.lost(wanted) + lists.untimely(items, self.calm_at)
         for user, marker in markers.items():
             if marker or user in lists.last:
                 wrong += lists.last_of(user, marker=None if user in quiet and not marker else marker)

@@ -40,26 +40,10 @@ def judge(world: World, *, quick: bool) -> list[str]:
 
 def judge_last(world: World, since: float) -> list[str]:
     """Lists made when everything was known for long, from `since` on, hold nothing that may not be shown."""
-    items = _expect(world).items
     lists = Lists()
     for record in _sent(world, Topic.RECOMMENDATIONS):
         lists.hear(record)
-    wrong = []
-    for user, (_, value) in lists.last.items():
-        at = lists.last_at[user]
-        if at < since or value is None:
-            continue  # nobody asked for a list of somebody who was erased
-        for place in value.items:
-            item = items.get(place.item_id)
-            body = item.body if item is not None else None
-            if (
-                body is None
-                or not body.get("available", True)
-                or body.get("expires_at", world.time.now) < at - 60.0
-                or body.get("published_at", 0.0) > at
-            ):
-                wrong.append(f"the last list of {user} holds {place.item_id}: {body}")
-    return wrong
+    return lists.untimely(_expect(world).items, since)
 
 
 def overlooked(world: World, users: list[str]) -> list[str]:

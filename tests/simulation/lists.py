@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 from streams.values import Record
 from streams.wire import Recommendation
-from tests.simulation.oracle import Expectation
+from tests.simulation.oracle import Expectation, ExpectedItem
 
 _LIST: Final = msgspec.json.Decoder(Recommendation)
 
@@ -45,6 +46,22 @@ class Lists:
         """Events, {id: user}, that no list names."""
         return [f"event {event} of {user} is named by no list" for event, user in wanted.items()
                 if event not in self.named]  # fmt: skip
+
+    def untimely(self, items: Mapping[str, ExpectedItem], since: float) -> list[str]:
+        """What last lists made from `since` on, when all was known for long, hold and may not show."""
+        wrong = []
+        for user, (_, value) in self.last.items():
+            at = self.last_at[user]
+            for place in value.items if value is not None and at >= since else ():
+                body = items[place.item_id].body if place.item_id in items else None
+                if (
+                    body is None
+                    or not body.get("available", True)
+                    or body.get("expires_at", math.inf) < at - 60.0
+                    or body.get("published_at", 0.0) > at
+                ):
+                    wrong.append(f"the last list of {user} holds {place.item_id}: {body}")
+        return wrong
 
     def last_of(self, user: str, *, marker: bool | None) -> list[str]:
         """What is wrong with a user's last list: it must be the latest, and a tombstone for who is erased.
