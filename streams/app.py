@@ -7,6 +7,7 @@ nothing more, the batch in hand is finished and acknowledged, then everything is
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import random
@@ -57,6 +58,10 @@ PROOF_SECONDS: Final = 3600.0
 """The golden texts are encoded again this often."""
 DAY_SECONDS: Final = 86_400.0
 """Exclusions up to this long are read from the history; longer ones are kept beside it, for it forgets."""
+LEAST_ASIDE: Final = 500
+"""Items; a catalogue of fewer is not worth a look at its growth."""
+GARBAGE: Final = (10_000, 20, 20)
+"""Thresholds of the garbage collector: a batch of sixteen makes some thousands of objects, nearly none of them in cycles."""
 GPU_DEVICE: Final = Path("/dev/nvidia0")
 """Where Linux shows the first NVIDIA GPU, also inside a container."""
 
@@ -161,6 +166,7 @@ class App:
         await parts.catalogue.load()
         await worker.upkeep.recover()
         log.info("%d items known", len(parts.catalogue.columns))
+        set_aside()
         model_reader = ModelReader(settings, parts.learning.adopt)
         await model_reader.start()
         stack.push_async_callback(model_reader.stop)
@@ -230,9 +236,12 @@ class App:
 
     async def _gauge(self, worker: Worker, buffer: Buffer, consumer: KafkaConsumer, parts: Parts) -> None:
         batches, progressed = worker.batches, time.monotonic()
-        counted = -math.inf
+        counted, aside = -math.inf, len(parts.catalogue.columns)
         while True:
             await asyncio.sleep(GAUGE_SECONDS)
+            if (items := len(parts.catalogue.columns)) > 2 * max(aside, LEAST_ASIDE):
+                set_aside()
+                aside = items
             if worker.batches != batches or not worker.waiting:
                 batches, progressed = worker.batches, time.monotonic()
             self.metrics.gauge("coldstream_seconds_since_progress").set(time.monotonic() - progressed)
@@ -295,6 +304,16 @@ class App:
         elif self._consumer.lag() is None:
             reasons.append("the lag is not known yet")
         return reasons
+
+
+def set_aside() -> None:
+    """Keep the garbage collector from looking through what lives now, and let it look seldom: most of that stays.
+
+    What of it ends up in a cycle later is never freed, so this is done at the start and whenever the catalogue doubled.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
 
 
 def open_encoder(settings: Settings) -> OnnxEncoder:

@@ -78,7 +78,7 @@ class RecommendationTrigger(msgspec.Struct, frozen=True):
     timestamp: str
 
 
-class RecommendationReason(msgspec.Struct, frozen=True, omit_defaults=True):
+class RecommendationReason(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why an item is there: the input whose part of the score was largest."""
 
     kind: str
@@ -86,7 +86,7 @@ class RecommendationReason(msgspec.Struct, frozen=True, omit_defaults=True):
     item_id: str | None = None
 
 
-class RecommendedItem(msgspec.Struct, frozen=True):
+class RecommendedItem(msgspec.Struct, frozen=True, gc=False):
     """One place of a list; `parts` sum to `score`."""
 
     item_id: str

@@ -46,10 +46,12 @@ class Pairs:
     def of(self, user: int, candidates: Sequence[int]) -> Grid:
         """Weights by interaction for a few candidates of a user. Shape [interactions, candidates]."""
         mine = slice(*np.searchsorted(self.user, (user, user + 1)).tolist())
+        column = np.full(self.shape[1], -1)
+        column[candidates] = np.arange(len(candidates))
+        columns = column[self.candidate[mine]]
+        there = np.flatnonzero(columns >= 0)
         found = np.zeros((HISTORY, len(candidates)), np.float32)
-        for column, candidate in enumerate(candidates):
-            there = np.flatnonzero(self.candidate[mine] == candidate)
-            found[self.place[mine][there], column] = self.weight[mine][there]
+        found[self.place[mine][there], columns[there]] = self.weight[mine][there]
         return found
 
 

@@ -70,7 +70,7 @@ def scale(values: Weights, mean: Weights, spread: Weights) -> Weights:
     scaled /= spread
     np.maximum(scaled, np.float32(-CLIP), out=scaled)
     np.minimum(scaled, np.float32(CLIP), out=scaled)
-    scaled[np.isnan(scaled)] = 0.0
+    np.putmask(scaled, np.isnan(scaled), np.float32(0))
     return scaled
 
 

@@ -57,21 +57,24 @@ def explain(
     }
     if taste.wishes:
         inputs[WISH_PART] = _wished(table, taste, batch.rows[user, places])
+    strongest = {part: brought.argmax(axis=0).tolist() for part, brought in inputs.items() if len(brought)}
     items = []
-    for column, place in enumerate(places):
+    for column, (place, row, values) in enumerate(
+        zip(places, batch.rows[user, places].tolist(), sums.T.tolist(), strict=True)
+    ):
         part = PARTS[largest[column]]
-        parts = {name: value for name, value in zip(PARTS, sums[:, column].tolist(), strict=True) if value}
-        reason = _EXPLORED if place in explored else _reason(table, taste, part, inputs.get(part), column)
-        items.append(RankedItem(table.ids[batch.rows[user, place]], sum(parts.values()), parts, reason))
+        parts = {name: value for name, value in zip(PARTS, values, strict=True) if value}
+        reason = _EXPLORED if place in explored else _reason(table, taste, part, strongest.get(part), column)
+        items.append(RankedItem(table.ids[row], sum(parts.values()), parts, reason))
     return tuple(items)
 
 
-def _reason(table: Table, taste: Taste, part: str, inputs: NDArray[np.float32] | None, column: int) -> Reason:
-    """`inputs`: what each interaction (or wish) brought to the part, shape [interactions, places]."""
-    if inputs is not None and part == WISH_PART:
-        return Reason(part, f"fits your search: {taste.wishes[int(inputs[:, column].argmax())][:80]}")
-    if inputs is not None:
-        row = int(taste.rows[int(inputs[:, column].argmax())])
+def _reason(table: Table, taste: Taste, part: str, strongest: Sequence[int] | None, column: int) -> Reason:
+    """`strongest`: by place, the interaction (or wish) that brought most to the part."""
+    if strongest is not None and part == WISH_PART:
+        return Reason(part, f"fits your search: {taste.wishes[strongest[column]][:80]}")
+    if strongest is not None:
+        row = int(taste.rows[strongest[column]])
         record = table.records[row]
         title = record.title if record is not None else ""
         return Reason(part, f"{'like' if part == HISTORY_PART else 'often goes with'} {title}", table.ids[row])

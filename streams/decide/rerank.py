@@ -37,7 +37,7 @@ def rerank(
     count = min(len(rows), max(_POOL * limit, _LEAST_POOL))
     pool = np.argpartition(-scores, count - 1)[:count]
     pool = pool[np.argsort(-scores[pool], kind="stable")]
-    caps = _caps(table, rows, taste, limit, policy)[pool]
+    caps = _caps(table, rows, pool, taste, limit, policy)
     chosen = _diverse(table, rows, scores, pool, limit, caps, policy)
     explores = bool(request.came) or request.seed % EXPLORING == 0
     if not policy.explore or not explores or limit <= EXPLORED + 2:
@@ -45,22 +45,23 @@ def rerank(
     return _with_new(table, rows, scores, chosen, request)
 
 
-def _caps(table: Table, rows: Rows, taste: Taste, limit: int, policy: Policy) -> NDArray[np.int64]:
-    """How many of the list may share the first category of each of `rows`, the candidates.
+def _caps(
+    table: Table, rows: Rows, pool: NDArray[np.int64], taste: Taste, limit: int, policy: Policy
+) -> NDArray[np.int64]:
+    """How many of the list may share the first category of each place of the pool, among `rows`, the candidates.
 
     The policy's share, or half as much again as the category's share of the history or of all candidates: who takes mostly
     red wine, where most wines are red, gets mostly red wine (calibration: Steck 2018).
     """
     if taste.request.category is not None:
-        return np.full(len(rows), limit)
+        return np.full(len(pool), limit)
     categories = table.category[rows]
-    distinct, inverse = np.unique(categories, return_inverse=True)
-    share = np.bincount(inverse) / len(rows)
+    ours = categories[pool][:, None]
+    share = (categories == ours).sum(axis=1) / len(rows)
     if not taste.is_cold:
-        met = table.category[taste.rows]
-        share = np.maximum(share, ((met == distinct[:, None]) * taste.weight).sum(axis=1))
+        share = np.maximum(share, ((table.category[taste.rows] == ours) * taste.weight).sum(axis=1))
     share = np.maximum(_SLACK * share, policy.category_cap / 10)
-    return np.asarray(np.maximum(1, np.rint(limit * share)).astype(np.int64)[inverse])
+    return np.asarray(np.maximum(1, np.rint(limit * share)).astype(np.int64))
 
 
 def _diverse(

@@ -88,7 +88,7 @@ def to_recommendation(
                 item_id=item.item_id,
                 rank=rank,
                 score=item.score,
-                parts=dict(item.parts),
+                parts=item.parts,
                 reason=RecommendationReason(item.reason.kind, item.reason.text[:REASON_LENGTH], item.reason.item_id),
             )
             for rank, item in enumerate(ranking.items, start=1)
