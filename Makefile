@@ -81,10 +81,11 @@ simulate: dev ## Run the service in the deterministic simulator: make simulate S
 chaos: dev-train ## Kill, cut and flood real workers on Apache Kafka; prints its seed and a verdict
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-audit: dev-train ## Known advisories about anything that is installed, where an index tells them
+audit: dev-train ## Known advisories about what is installed and what images pin, where they can be reached
 	@test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/pip install --quiet pip-audit; }
 	.venv/audit/bin/pip-audit --strict --skip-editable --progress-spinner off \
 		--path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r deploy/constraints.txt
 
 clean: ## Remove what was built, not the environment
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

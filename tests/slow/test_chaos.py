@@ -7,9 +7,10 @@ from tests.chaos.scenario import Context
 from tests.support.kafka import FOLDER, ApacheKafka
 
 SHORT = {
-    "kill": 3, "terminate": 2, "sleep": 1, "brokers": 2, "index": 1, "again": 1, "twins": 1, "upgrade": 1, "silence": 5
+    "kill": 3, "terminate": 2, "sleep": 1, "brokers": 2, "index": 1, "again": 1, "twins": 1, "upgrade": 1, "silence": 5,
+    "flood": 1,
 }  # fmt: skip
-EVENTS = 600
+EVENTS = {"flood": 20_000}
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,13 @@ def cluster(tmp_path_factory):
 @pytest.mark.parametrize("name", SHORT)
 async def test_nothing_is_lost_and_nothing_is_double(name, cluster, tmp_path):
     context = Context(
-        cluster.servers, cluster, 1, tmp_path, seed=7, events=EVENTS, times=SHORT[name], stall_seconds=20.0
+        cluster.servers,
+        cluster,
+        1,
+        tmp_path,
+        seed=7,
+        events=EVENTS.get(name, 600),
+        times=SHORT[name],
+        stall_seconds=20.0,
     )
     assert not await ALL[name](context)
