@@ -168,12 +168,12 @@ class App:
         log.info("%d items known", len(parts.catalogue.columns))
         set_aside()
         model_reader = ModelReader(settings, parts.learning.adopt)
-        await model_reader.start()
+        following = await model_reader.start()
         stack.push_async_callback(model_reader.stop)
         await consumer.start(worker)
         stack.push_async_callback(consumer.stop)
         self._started = True
-        await self._serve(worker, buffer, consumer, index, parts)
+        await self._serve(worker, buffer, consumer, index, parts, following)
 
     async def _take_over(self, worker: Worker, index: Index) -> bool:
         """Bring over the items of other encoders. False where we are to stop: whoever comes next goes on from there."""
@@ -193,7 +193,10 @@ class App:
             log.info("%d items of other encoders brought over", succession.brought)
         return True
 
-    async def _serve(self, worker: Worker, buffer: Buffer, consumer: KafkaConsumer, index: Index, parts: Parts) -> None:
+    async def _serve(
+        self, worker: Worker, buffer: Buffer, consumer: KafkaConsumer, index: Index, parts: Parts,
+        following: asyncio.Task[None],
+    ) -> None:  # fmt: skip
         """Until stopped or failed; the loop of the worker ends first, so that its last batch is acknowledged."""
         watchdog = Watchdog(
             self.settings.stall_seconds, consumer, progress=lambda: worker.batches, waiting=lambda: worker.waiting,
@@ -203,6 +206,7 @@ class App:
         tasks: list[asyncio.Future[Any]] = [
             running,
             consumer.failed,
+            following,
             asyncio.create_task(watchdog.run(), name="watchdog"),
             asyncio.create_task(self._purge(worker, index), name="purge"),
             asyncio.create_task(self._prove(), name="proof"),
@@ -212,7 +216,8 @@ class App:
         try:
             done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
-                task.result()  # raises what ended it
+                if not task.cancelled():
+                    task.result()  # raises what ended it
             if stopping not in done:
                 raise FatalError("a task of the worker ended by itself: see the log")
             worker.stop()

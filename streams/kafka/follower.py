@@ -121,12 +121,13 @@ class ModelReader:
         self._stack = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Read what is there. Raises as `Follower` does."""
+    async def start(self) -> asyncio.Task[None]:
+        """Read what is there. Raises as `Follower` does; returns the task that follows, which ends with a defect only."""
         await self._stack.enter_async_context(self._follower)
         async for records in self._follower.read_whole():
             self._adopt_all(records)
         self._task = asyncio.create_task(self._follow(), name="model-reader")
+        return self._task
 
     async def stop(self) -> None:
         """Stop following. Idempotent."""

@@ -206,7 +206,7 @@ async def silence(context: Context) -> list[str]:
     ends: dict[str, float] = {}
 
     async def strike() -> None:
-        for death in ("stuck", "loop", "coordinator", "fetcher", "thread")[: max(context.times, 1)]:
+        for death in ("stuck", "loop", "coordinator", "fetcher", "thread", "model")[: max(context.times, 1)]:
             await asyncio.sleep(random.uniform(0.5, 2.0))
             life = site.living[-1]
             blow = site.folder / death

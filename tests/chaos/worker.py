@@ -4,11 +4,13 @@ A text that holds the simulator's word for it breaks the encoder, as one of a bu
 told by files in the folder CHAOS_FOLDER: `clock` (seconds that the wall clock is wrong), `encoder` (it fails on every
 text), `crash` (the process ends in the encoder's next call, as in native code; once), `disk` (there is no room); and the
 silent deaths, once each: `stuck` (the encoder never returns), `loop` (the event loop stands still), `coordinator` and
-`fetcher` (that task of the consumer ends without an error), `thread` (the consumer's thread stands still).
+`fetcher` (that task of the consumer ends without an error), `thread` (the consumer's thread stands still), `model` (the
+task that follows the ranker's weights ends).
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import shutil
@@ -82,6 +84,8 @@ class Clock(app.SystemClock):
             _end_quietly(Fetcher, "_fetch_task")
         if _happens("thread"):
             _hang_thread()
+        if _happens("model"):
+            next(task for task in asyncio.all_tasks() if task.get_name() == "model-reader").cancel()
         try:
             return time.time() + float((FOLDER / "clock").read_text() or 0)
         except FileNotFoundError:

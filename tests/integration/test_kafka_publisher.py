@@ -132,11 +132,26 @@ async def test_the_model_is_read_whole_and_followed(settings, publisher):
         adopted.append(record.value)
 
     reader = ModelReader(settings, adopt)
-    await reader.start()
+    following = await reader.start()
     assert adopted == [b"0", b"1", b"3", b"4"]
     await publisher.send([Message(Topic.MODEL, b"weights", b"5")])
     await eventually(lambda: adopted[-1] == b"5")
+    assert not following.done()
     await asyncio.wait_for(reader.stop(), 5)
+    await reader.stop()
+
+
+async def test_whoever_waits_for_the_follower_learns_of_its_end(settings, publisher, monkeypatch):
+    reader = ModelReader(settings, lambda record: None)
+    following = await reader.start()
+    defect = RuntimeError("a defect")
+
+    async def read(_self, _seconds):
+        raise defect
+
+    monkeypatch.setattr(Follower, "read", read)
+    with pytest.raises(RuntimeError, match="a defect"):
+        await asyncio.wait_for(following, 5)
     await reader.stop()
 
 

@@ -7,7 +7,7 @@ from tests.chaos.scenario import Context
 from tests.support.kafka import FOLDER, ApacheKafka
 
 SHORT = {
-    "kill": 3, "terminate": 2, "sleep": 1, "brokers": 2, "index": 1, "again": 1, "twins": 1, "upgrade": 1, "silence": 5,
+    "kill": 3, "terminate": 2, "sleep": 1, "brokers": 2, "index": 1, "again": 1, "twins": 1, "upgrade": 1, "silence": 6,
     "flood": 1,
 }  # fmt: skip
 EVENTS = {"flood": 20_000}
