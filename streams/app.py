@@ -7,6 +7,7 @@ nothing more, the batch in hand is finished and acknowledged, then everything is
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import math
@@ -62,6 +63,9 @@ LEAST_ASIDE: Final = 500
 """Items; a catalogue of fewer is not worth a look at its growth."""
 GARBAGE: Final = (10_000, 20, 20)
 """Thresholds of the garbage collector: a batch of sixteen makes some thousands of objects, nearly none of them in cycles."""
+MALLOC: Final = ((-3, 16 << 20), (-1, 128 << 20))
+"""What glibc's `mallopt` is told: from how many bytes on an array has pages of its own (M_MMAP_THRESHOLD), and how much that
+is free it keeps (M_TRIM_THRESHOLD). By default it gives a batch's arrays back, and each page of the next one is a fault."""
 GPU_DEVICE: Final = Path("/dev/nvidia0")
 """Where Linux shows the first NVIDIA GPU, also inside a container."""
 
@@ -115,6 +119,7 @@ class App:
 
     async def run(self) -> None:
         """Start, serve until `stop`, close. Raises `FatalError`."""
+        keep_memory()
         async with AsyncExitStack() as stack:
             await self._run(stack)
 
@@ -309,6 +314,13 @@ class App:
         elif self._consumer.lag() is None:
             reasons.append("the lag is not known yet")
         return reasons
+
+
+def keep_memory() -> None:
+    """Let the C library keep what batches free, for the next one. Another library than glibc goes on as it does."""
+    if (tell := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        for what, value in MALLOC:
+            tell(what, value)
 
 
 def set_aside() -> None:

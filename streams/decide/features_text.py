@@ -15,7 +15,7 @@ from streams.decide.grids import Batch, Grid, Past, mixed
 from streams.decide.ragged import Ragged, Rows
 from streams.decide.table import Table
 from streams.decide.taste import HISTORY
-from streams.decide.words import KINDS, SPACE
+from streams.decide.words import KINDS
 
 _SMOOTHING: Final = 5.0
 _EXPECTED: Final = 64
@@ -29,7 +29,7 @@ def text(table: Table, batch: Batch, past: Past, following: Following) -> dict[s
     follows = np.zeros(batch.rows.shape, np.float32)
     expected = _expected(table, batch, following)
     for user, taste in enumerate(batch.tastes):  # one by one: what is gathered for one user stays in the cache
-        vectors = table.short[batch.rows[user]]
+        vectors = table.short.take(batch.rows[user], axis=0)
         count = len(taste.rows)
         np.matmul(table.short[taste.rows], vectors.T, out=sims[user, :count])
         np.matmul(vectors, expected[user], out=follows[user])
@@ -40,7 +40,7 @@ def text(table: Table, batch: Batch, past: Past, following: Following) -> dict[s
     grids["dense_last"] = sims[:, 0, :] + nothing
     grids["dense_liked"] = mixed(past.weight * np.maximum(past.liking, 0), sims) + nothing
     grids["dense_low"] = mixed(past.weight * np.maximum(-past.liking, 0), sims) + nothing
-    lexical = _matched(table.wording.terms, "term", "weight", batch.rows, past, (past.weight, past.brief))
+    lexical = _matched(table, batch.rows, past, (past.weight, past.brief))
     grids["lexical_mean"], grids["lexical_brief"] = lexical[0] + nothing, lexical[1] + nothing
     rare = 1.0 / (1.0 + table.counts.positives[batch.rows].astype(np.float32))
     grids["dense_if_rare"] = grids["dense_mean"] * rare
@@ -67,14 +67,15 @@ def _expected(table: Table, batch: Batch, following: Following) -> NDArray[np.fl
     return np.asarray(expected / np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), np.float32(1e-6)))
 
 
-def _matched(pool: Ragged, name: str, weight: str, rows: Rows, past: Past, shares: Sequence[Grid]) -> list[Grid]:
+def _matched(table: Table, rows: Rows, past: Past, shares: Sequence[Grid]) -> list[Grid]:
     """For each of `shares` (weights of interactions): Σ over terms of the history's weight × the candidate's."""
-    said, entries = _Said.of(pool, name, past), _Entries.of(pool, rows)
+    pool = table.wording.terms
+    said, entries = _Said.of(pool, "term", past), _Entries.of(pool, rows)
     if not len(said.distinct):
         return [np.zeros(rows.shape, np.float32) for _ in shares]
-    cells, has = said.cells(entries, pool[name][entries.flat]), pool[weight][entries.flat]
-    spoken = pool[weight][said.flat]
-    return [entries.sums(said.profile(spoken * share.ravel()[said.there])[cells] * has) for share in shares]
+    cells = said.cells(table.wording.local, entries, pool["term"].take(entries.flat))
+    has, spoken = pool["weight"].take(entries.flat), pool["weight"].take(said.flat)
+    return [entries.sums(said.profile(spoken * share.take(said.there)).take(cells) * has) for share in shares]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +125,18 @@ class _Said:
         return cls(there[owner], flat, distinct, place, len(past.rows))
 
     def profile(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Sums by user and distinct term; each user's last place is 0, for whatever their history does not say."""
+        """Sums by user and distinct term; each user's first place is 0, for whatever their history does not say."""
         width = len(self.distinct) + 1
-        sums = np.bincount(self.there // HISTORY * width + self.place, values, self.users * width)
+        sums = np.bincount(self.there // HISTORY * width + self.place + 1, values, self.users * width)
         return sums.astype(np.float32)
 
-    def cells(self, entries: _Entries, terms: NDArray[Any]) -> NDArray[np.int32]:
-        """Where the terms of candidates' entries lie in a `profile`."""
-        local = np.full(SPACE, len(self.distinct), np.int32)
-        local[self.distinct] = np.arange(len(self.distinct))
+    def cells(self, local: NDArray[np.int32], entries: _Entries, terms: NDArray[Any]) -> Rows:
+        """Where the terms of candidates' entries lie in a `profile`. `local`: −1 for every term, before and after."""
         width = len(self.distinct) + 1
-        return np.asarray(local[terms] + entries.by_user(np.arange(self.users, dtype=np.int32) * width), np.int32)
+        local[self.distinct] = np.arange(width - 1, dtype=np.int32)
+        places = local.take(terms)
+        local[self.distinct] = -1
+        return np.asarray(places + entries.by_user(1 + width * np.arange(self.users)))
 
 
 def facets(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
@@ -145,9 +147,9 @@ def facets(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
     grids: dict[str, Grid] = {}
     wording, pool, shape = table.wording, table.wording.facets, batch.rows.shape
     entries, decay = _Entries.of(pool, batch.rows), table.counts.sixty_day_decay(past.now)
-    facets, kinds = pool["facet"][entries.flat], pool["kind"][entries.flat]
-    met = wording.facet_counts[facets].astype(np.float32) * entries.by_user(decay.astype(np.float32))
-    usual = np.log((met + np.float32(0.3)) / (wording.having_facet[facets].astype(np.float32) + np.float32(1)))
+    facets, kinds = pool["facet"].take(entries.flat), pool["kind"].take(entries.flat)
+    met = wording.facet_counts.take(facets).astype(np.float32) * entries.by_user(decay.astype(np.float32))
+    usual = np.log((met + np.float32(0.3)) / (wording.having_facet.take(facets).astype(np.float32) + np.float32(1)))
     of_category = ((kinds == 1) | (kinds == 2)).astype(np.float32)
     for name, there in (("facet_popular", np.ones_like(of_category)), ("category_popular", of_category)):
         had = entries.sums(there)
@@ -163,8 +165,8 @@ def facets(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
     shares = said.profile((past.weight * past.count[:, None]).ravel()[said.there]).reshape(len(batch.tastes), -1)
     total = table.counts.totals(past.now)[:, SIXTY_DAYS, None]
     chance = np.ones_like(shares)
-    chance[:, :-1] = (wording.facet_counts[said.distinct] * decay[:, None] + 0.5) / (total + 10.0)
-    gained = np.log1p(shares / (2.0 * chance)).ravel()[said.cells(entries, facets)]
+    chance[:, 1:] = (wording.facet_counts[said.distinct] * decay[:, None] + 0.5) / (total + 10.0)
+    gained = np.log1p(shares / (2.0 * chance)).take(said.cells(wording.local, entries, facets))
     sums = np.bincount(entries.owner * KINDS + kinds, gained, shape[0] * shape[1] * KINDS).reshape(*shape, KINDS)
     for kind, name in enumerate(("facet_title", "facet_category", "facet_categories", "facet_attributes")):
         grids[name] = sums[:, :, kind].astype(np.float32) + past.unless_cold

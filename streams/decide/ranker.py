@@ -68,9 +68,8 @@ def scale(values: Weights, mean: Weights, spread: Weights) -> Weights:
     """(values − mean) / spread, clipped at ±10, 0 where NaN."""
     scaled = values - mean
     scaled /= spread
-    np.maximum(scaled, np.float32(-CLIP), out=scaled)
-    np.minimum(scaled, np.float32(CLIP), out=scaled)
-    np.putmask(scaled, np.isnan(scaled), np.float32(0))
+    np.clip(scaled, np.float32(-CLIP), np.float32(CLIP), out=scaled)
+    np.copyto(scaled, np.float32(0), where=np.isnan(scaled))
     return scaled
 
 

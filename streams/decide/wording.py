@@ -31,6 +31,8 @@ class Wording:
         """Zero between two calls, and of no meaning."""
         self._said = np.zeros(SPACE)
         """Zero between two calls."""
+        self.local = np.full(SPACE, -1, np.int32)
+        """For whoever numbers a few terms or facets; −1 between two calls."""
         self._placed: set[int] = set()
         """Rows that were put, those without any word included (deleted items, titles of signs)."""
 

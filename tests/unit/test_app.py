@@ -21,3 +21,20 @@ young = [[number] for number in range(2 * GARBAGE[0])]  # as many as make it loo
 assert gone() is None
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_what_a_batch_frees_is_there_for_the_next_one() -> None:
+    script = """
+import resource
+import numpy as np
+from streams.app import keep_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        np.ones(1 << 20, np.uint8), np.ones(2 << 20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+keep_memory()
+faults()
+assert faults() < 100, faults()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
