@@ -142,7 +142,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     reload_seconds: Annotated[float, _doc("Items and statistics of other workers are looked up this often", gt=0)] = 2.0
     columns_items: Annotated[int, _doc("Items held in memory for ranking", ge=1)] = 200_000
     users_cache: Annotated[int, _doc("Users held in memory", ge=0)] = 20_000
-    lessons_per_second: Annotated[float, _doc("Lessons sent each second at most", ge=0)] = 50.0
+    lessons_per_second: Annotated[float, _doc("Lessons sent each second at most", ge=0)] = 20.0
     erase_within_seconds: Annotated[float, _doc("Edge is rebuilt within this time after an erasure", ge=0)] = 3600.0
     stall_seconds: Annotated[
         float, _doc("A worker that makes no progress, and has no known cause, has ended after this", ge=5)

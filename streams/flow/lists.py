@@ -36,18 +36,24 @@ class Lists:
     async def emit(
         self, items: Sequence[ItemWork], users: Sequence[UserWork], dead: Sequence[Message], report: BatchReport
     ) -> None:
-        """Lists, tombstones, refreshes, lessons and dead letters, in one send; then a second look at what stands."""
+        """Lists, tombstones, refreshes and dead letters, in one send; a second look at what stands; then lessons.
+
+        Lessons are of no hurry, and to make them takes as long as some lists.
+        """
         clock = self._world.clock
         now = clock.now()
         messages = [*dead, *(message for work in users if (message := self._to_message(work, now)) is not None)]
         messages += await self._refreshes(items, now, report)
-        texts = await self._parts.texts.vectors(wanted_texts(users))
-        messages += self._parts.learning.lessons(users, texts, self._parts.catalogue.columns, self._arms.policy)
         if messages:
             await self._world.publisher.send(messages)
         await self.repair(users)
+        delivered_at = clock.now()
+        texts = await self._parts.texts.vectors(wanted_texts(users))
+        lessons = self._parts.learning.lessons(users, texts, self._parts.catalogue.columns, self._arms.policy)
+        if lessons:
+            await self._world.publisher.send(lessons)
         self._parts.quality.judge(users, report)
-        self._observe(users, clock.now(), report)
+        self._observe(users, delivered_at, report)
 
     async def _refreshes(self, items: Sequence[ItemWork], now: float, report: BatchReport) -> list[Message]:
         """The fan-out of this batch's items; of new ones only where no import is under way."""

@@ -30,11 +30,12 @@ import numpy as np
 from streams.app import keep_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(100):
-        np.ones(1 << 20, np.uint8), np.ones(2 << 20, np.uint8)
+    for _ in range(20):
+        batch = [np.ones(2 << 20, np.uint8) for _ in range(8)]
+        del batch
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 keep_memory()
 faults()
-assert faults() < 100, faults()
+assert faults() < 4096, faults()  # of two megabytes each is 512 pages, and there are 160 of them
 """
     subprocess.run([sys.executable, "-c", script], check=True)
