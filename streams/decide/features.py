@@ -57,7 +57,7 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows], f
     rows = np.zeros((users, width), np.int64)
     for user, found in enumerate(candidates):
         rows[user, : len(found)] = found
-    values = np.full((len(NAMES), users, width), np.nan, np.float32)
+    values = np.empty((len(NAMES), users, width), np.float32)
     similarity = np.zeros((users, HISTORY, width), np.float32)
     batch = Batch(tastes, rows, sizes, values, similarity, behaviour.pairs_of(table, rows, sizes, following))
     if not width:
@@ -74,6 +74,6 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows], f
     grids["popular_if_new_user"] = grids["popular_14d"] / (1.0 + past.count[:, None])
     grids["fresh_dense"] = grids["age_2d"] * grids["dense_mean"]
     grids["fresh_popular"] = grids["age_2d"] * grids["popular_4d"]
-    for name, grid in grids.items():
-        batch.values[PLACE[name]] = grid
+    for name, place in PLACE.items():
+        batch.values[place] = grids.get(name, np.float32(np.nan))
     return batch

@@ -43,7 +43,11 @@ def recommend_tastes(columns: Table, tastes: Sequence[Taste], model: Model, poli
 def rank(columns: Table, batch: Batch, model: Model, policy: Policy) -> list[Ranking]:
     """One ranking for each user of a batch."""
     scaled = model.scaled(batch.values)
-    return [_ranking(columns, batch, user, scaled[:, user], model, policy) for user in range(len(batch.tastes))]
+    scores = (model.weights @ scaled.reshape(len(scaled), -1)).reshape(-1, *scaled.shape[1:])
+    return [
+        _ranking(columns, batch, user, scaled[:, user], scores[int(taste.is_cold), user], model, policy)
+        for user, taste in enumerate(batch.tastes)
+    ]
 
 
 def batch_of(columns: Table, requests: Sequence[Request], policy: Policy) -> Batch:
@@ -106,13 +110,18 @@ def floor_of(columns: Table, taste: Vector | None, ranking: Ranking | None) -> f
 
 
 def _ranking(
-    table: Table, batch: Batch, user: int, scaled: NDArray[np.float32], model: Model, policy: Policy
+    table: Table,
+    batch: Batch,
+    user: int,
+    scaled: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    model: Model,
+    policy: Policy,
 ) -> Ranking:
-    """`scaled`: this user's features as they are weighed, shape [features, candidates]."""
+    """`scaled`: this user's features as they are weighed, shape [features, candidates]; `scores`: what they sum to."""
     taste, size = batch.tastes[user], int(batch.sizes[user])
     weights = model.weights[int(taste.is_cold)]
-    scores = (weights @ scaled)[:size]
-    places, explored = rerank(table, batch.rows[user, :size], scores, taste, policy)
+    places, explored = rerank(table, batch.rows[user, :size], scores[:size], taste, policy)
     items = explain(table, batch, user, places, weights[:, None] * scaled[:, places], explored)
     return Ranking(_strategy(table, taste, policy), items, model.version)
 
