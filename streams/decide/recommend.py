@@ -43,7 +43,7 @@ def recommend_tastes(columns: Table, tastes: Sequence[Taste], model: Model, poli
 def rank(columns: Table, batch: Batch, model: Model, policy: Policy) -> list[Ranking]:
     """One ranking for each user of a batch."""
     scaled = model.scaled(batch.values)
-    scores = (model.weights @ scaled.reshape(len(scaled), -1)).reshape(-1, *scaled.shape[1:])
+    scores = (model.weights @ scaled.reshape(len(scaled), scaled[0].size)).reshape(2, *scaled.shape[1:])
     return [
         _ranking(columns, batch, user, scaled[:, user], scores[int(taste.is_cold), user], model, policy)
         for user, taste in enumerate(batch.tastes)
