@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import aiokafka
@@ -67,7 +68,7 @@ def _size(event: EventT[Any]) -> int:
 
 
 class Thread(AIOKafkaConsumerThread):
-    """The thread of the consumer, with a short fetch wait, which counts the turns of its loop."""
+    """The thread of the consumer, with a short fetch wait, which counts the turns of its loop, and goes back for all."""
 
     mundane_level = "debug"
     turns: int = 0
@@ -78,6 +79,22 @@ class Thread(AIOKafkaConsumerThread):
         while not self.should_stop:
             self.turns += 1
             await self.sleep(1.0)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go back to what is committed, and to the beginning where nothing is yet.
+
+        There aiokafka would go on from where it has read to, so that what was fetched while partitions moved, and was
+        dropped by Faust, would never come again (tried: counts of the first seconds were lost, `rebalance`).
+        """
+        return cast("Mapping[TP, int]", await self.call_thread(self._seek_to_committed))
+
+    async def _seek_to_committed(self) -> Mapping[TP, int | None]:
+        consumer = self._ensure_consumer()
+        committed: Mapping[TP, int | None] = await consumer.seek_to_committed()
+        for tp, offset in committed.items():
+            if not offset:  # below the first record there is, the consumer starts with that
+                consumer.seek(tp, 0)
+        return committed
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)

@@ -19,7 +19,7 @@ from tests.support.worker_process import PROGRAM, ROOT
 
 
 async def brokers(context: Context) -> list[str]:
-    """Brokers are killed and come back: the leader and the coordinator among them."""
+    """Brokers are killed and come back: the leader and the coordinator among them; a single one is away for 70 s once."""
     script = context.script(wild=True)
     site = context.site("brokers")
     random = Random(context.seed)
@@ -34,7 +34,12 @@ async def brokers(context: Context) -> list[str]:
                 broker = str(random.randint(1, context.brokers))
                 await asyncio.to_thread(context.cluster.run, "stop", "--broker", broker, "--kill")
                 say(f"broker {broker} killed ({number + 1} of {context.times})")
-                await asyncio.sleep(random.uniform(0.5, 6.0))
+                away_seconds = random.uniform(0.5, 6.0)
+                if context.brokers == 1 and context.times > 1 and number == 0:
+                    away_seconds = context.stall_seconds + 10.0
+                await asyncio.sleep(away_seconds)
+                if away_seconds > context.stall_seconds and not site.living:
+                    context.facts.setdefault("wrong", []).append("the worker took a broker that is away for a stall")
                 await asyncio.to_thread(context.cluster.run, "resume", "--broker", broker)
                 await asyncio.sleep(4.0)
 
@@ -42,7 +47,8 @@ async def brokers(context: Context) -> list[str]:
         await revive(site)
         await settle(context, site, script)
         await site.living[-1].stop()
-        return (await site.judge(script))[0]
+        context.facts["workers"] = len(site.lives)
+        return context.facts.pop("wrong", []) + (await site.judge(script))[0]
     finally:
         site.end()
 

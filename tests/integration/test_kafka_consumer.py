@@ -100,6 +100,16 @@ async def test_what_was_not_acknowledged_comes_again_and_in_order(settings):
     assert [json.loads(record.value)["number"] for record in successor.records] == [4, 5, 6, 7, 8, 9, 10]
 
 
+async def test_what_was_fetched_while_partitions_moved_comes_again_where_nothing_is_committed_yet(settings):
+    async with Intake(settings, lambda _record: False) as intake, producing(settings) as send:
+        for number in range(5):
+            await send("signals", {"number": number}, key="k", partition=0)
+        await eventually(lambda: len(intake.records) == 5)
+        await intake.consumer._member._member_consumer.perform_seek()  # as at the end of a rebalance
+        await eventually(lambda: len(intake.records) == 10)
+    assert [record.offset for record in intake.records] == [0, 1, 2, 3, 4] * 2
+
+
 async def test_a_flood_of_items_does_not_hold_up_events(settings):
     async with Intake(settings) as intake, producing(settings) as send:
         intake.blocked.add(Topic.ITEMS)
