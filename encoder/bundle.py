@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from encoder.errors import BundleError
 from encoder.text import LATEST_TEMPLATE
 
-FORMAT = 1
+FORMAT = 2
+"""1 knew neither `masked` nor factors of rows; it is still read."""
 MANIFEST = "manifest.json"
 TOKENIZER, WEIGHTS, CPU_GRAPH, CUDA_GRAPH = "tokenizer.json.gz", "weights.bin", "cpu.onnx", "cuda.onnx"
 SHIPPED = Path(__file__).parent / "bundle"
@@ -56,8 +57,8 @@ class Golden:
 class Manifest:
     """What a bundle says about itself; `recipe` and `figures` are for people and are passed on as they are.
 
-    `files` holds sha256 and size of each; `cuda_tensors` the numpy dtype of each tensor that the CUDA graph is to be
-    given.
+    `masked`: the CPU graph takes padded texts and their mask; else texts of one length. `files` holds sha256 and size of each;
+    `cuda_tensors` the numpy dtype of each tensor that the CUDA graph is to be given.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Manifest:
     dimension: int
     template: int
     longest_input: int
+    masked: bool
     files: Mapping[str, tuple[str, int]]
     tensors: Mapping[str, Tensor]
     cuda_tensors: Mapping[str, str]
@@ -135,7 +137,7 @@ def _read(folder: Path, name: str) -> bytes:
 def _manifest(path: Path, line: bytes) -> Manifest:
     try:
         read = json.loads(line)
-        if read["format"] != FORMAT or not 1 <= read["template"] <= LATEST_TEMPLATE:
+        if not 1 <= read["format"] <= FORMAT or not 1 <= read["template"] <= LATEST_TEMPLATE:
             message = f"{path} is of format {read['format']}, template {read['template']} of another version; {_REMEDY}"
             raise BundleError(message)
         golden = read["golden"]
@@ -146,6 +148,7 @@ def _manifest(path: Path, line: bytes) -> Manifest:
             dimension=int(read["dimension"]),
             template=int(read["template"]),
             longest_input=int(read["longest_input"]),
+            masked=bool(read.get("masked", True)),
             files={name: (str(entry["sha256"]), int(entry["bytes"])) for name, entry in read["files"].items()},
             tensors={
                 name: Tensor(_DTYPES[dtype], tuple(map(int, shape)), int(offset))

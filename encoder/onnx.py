@@ -3,7 +3,7 @@
 import gzip
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,10 @@ _REMEMBERED = 8192
 class OnnxEncoder:
     """Texts in, unit vectors out. Synchronous; called from one thread at a time, never after the process forked.
 
-    Equal texts give equal vectors while they are remembered; afterwards a vector may differ in the third digit,
-    because int8
-    scales depend on the texts computed together. White space at the ends and in runs doesn't count; the empty text
-    has the
-    vector that the model gives to no words. No text raises: lone surrogates become `?`, and what exceeds the longest
-    input
-    is ignored.
+    On CPU equal texts give equal vectors, whatever they are computed with (where the manifest says `masked`, and on CUDA, only
+    while they are remembered: there a vector may differ in the third digit). White space at the ends and in runs doesn't count;
+    the empty text has the vector that the model gives to no words. No text raises: lone surrogates become `?`, and what exceeds
+    the longest input is ignored.
     """
 
     def __init__(
@@ -51,7 +48,6 @@ class OnnxEncoder:
         self.template = bundle.manifest.template
         self.provider = session.provider
         self._session = session
-        self._longest_input = bundle.manifest.longest_input
         self._tokenizer = _tokenizer(bundle)
         self._rotation = None
         if self.dimension < full:
@@ -80,32 +76,8 @@ class OnnxEncoder:
         return vectors
 
     def _compute(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        encoded = [found.ids for found in self._tokenizer.encode_batch(list(texts))]
-        vectors = np.empty((len(texts), self.dimension), np.float32)
-        for rows in self._micro_batches([len(ids) for ids in encoded]):
-            longest = self._padded(max(len(encoded[row]) for row in rows))
-            ids = np.zeros((len(rows), longest), np.int64)
-            mask = np.zeros((len(rows), longest), np.int64)
-            for place, row in enumerate(rows):
-                ids[place, : len(encoded[row])] = encoded[row]
-                mask[place, : len(encoded[row])] = 1
-            vectors[rows] = self._unit(self._session.run(ids, mask))
-        return vectors
-
-    def _micro_batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Rows in batches of like length: little padding, and what is worked on stays in the processor's cache."""
-        batch: list[int] = []
-        for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-            if batch and (len(batch) + 1) * self._padded(lengths[row]) > self._session.most_tokens:
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
-
-    def _padded(self, length: int) -> int:
-        step = self._session.length_step
-        return min(-(-length // step) * step, max(self._longest_input, length))
+        encoded = self._tokenizer.encode_batch_fast(list(texts))
+        return self._unit(self._session.run([found.ids for found in encoded]))
 
     def _unit(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._rotation is not None:
@@ -121,6 +93,8 @@ class OnnxEncoder:
         return min(self._agreements(), default=1.0)
 
     def _agreements(self) -> list[float]:
+        if not self._golden.texts:
+            return []
         computed = self._compute([_tidy(text) for text in self._golden.texts])
         return [float(one) for one in (computed * self._unit(self._golden.vectors)).sum(axis=1)]
 

@@ -3,7 +3,8 @@ before.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -24,51 +25,96 @@ _log = logging.getLogger(__name__)
 
 
 class Session(Protocol):
-    """Runs one padded batch; called from one thread at a time."""
+    """Runs texts; called from one thread at a time."""
 
     provider: str
     """`cpu` or `cuda`."""
-    length_step: int
-    """Lengths are padded up to a multiple of this."""
-    most_tokens: int
-    """Padded tokens that a batch should not exceed."""
 
-    def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Rows of float32 [n, dimension], about unit length, for ids and mask of shape [n, length]."""
+    def run(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Rows of float32 [n, dimension], about unit length, for the token ids of n texts, n at least 1."""
         ...
 
 
 @dataclass(slots=True)
-class CpuSession:
-    """int8 on CPU."""
+class LoneSession:
+    """int8 on CPU, each text by itself: no padding, no mask, and a vector that depends on its text alone.
+
+    With a `pool` several texts are computed at the same time, each by one thread.
+    """
 
     session: "onnxruntime.InferenceSession"
+    pool: Executor | None = None
     provider: str = "cpu"
-    length_step: int = 1
-    most_tokens: int = 512
 
-    def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """See Session."""
-        vectors: NDArray[np.float32] = self.session.run([OUTPUT], {"input_ids": ids, "attention_mask": mask})[0]
+        each = map if self.pool is None or len(texts) == 1 else self.pool.map
+        return np.concatenate(list(each(self._one, texts)))
+
+    def _one(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = self.session.run([OUTPUT], {"input_ids": np.array([ids], np.int64)})[0]
         return vectors
 
 
 @dataclass(slots=True)
-class CudaSession:
+class PaddedSession:
+    """Batches of like length, padded and masked: int8 on CPU for graphs with a mask, and what CUDA builds on."""
+
+    session: "onnxruntime.InferenceSession"
+    longest_input: int
+    provider: str = "cpu"
+    length_step: int = 1
+    """Lengths are padded up to a multiple of this."""
+    most_tokens: int = 512
+    """Padded tokens that a batch should not exceed."""
+
+    def run(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """See Session."""
+        vectors: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
+        for rows in self._micro_batches([len(ids) for ids in texts]):
+            longest = self._padded(max(len(texts[row]) for row in rows))
+            ids = np.zeros((len(rows), longest), np.int64)
+            mask = np.zeros((len(rows), longest), np.int64)
+            for place, row in enumerate(rows):
+                ids[place, : len(texts[row])] = texts[row]
+                mask[place, : len(texts[row])] = 1
+            for row, vector in zip(rows, self._batch(ids, mask), strict=True):
+                vectors[row] = vector
+        return np.stack(vectors)
+
+    def _batch(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = self.session.run([OUTPUT], {"input_ids": ids, "attention_mask": mask})[0]
+        return vectors
+
+    def _micro_batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Rows in batches of like length: little padding, and what is worked on stays in the processor's cache."""
+        batch: list[int] = []
+        for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+            if batch and (len(batch) + 1) * self._padded(lengths[row]) > self.most_tokens:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def _padded(self, length: int) -> int:
+        return min(-(-length // self.length_step) * self.length_step, max(self.longest_input, length))
+
+
+@dataclass(slots=True)
+class CudaSession(PaddedSession):
     """fp16 with IOBinding: inputs are copied once, the output stays on the device until it is whole.
 
     Lengths are padded to multiples of 16, so that few shapes occur and the device's allocations are used again.
     """
 
-    session: "onnxruntime.InferenceSession"
-    device: str = "cuda"
-    lent: object = None
     provider: str = "cuda"
     length_step: int = 16
     most_tokens: int = 16_384
+    device: str = "cuda"
+    lent: object = None
 
-    def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See Session."""
+    def _batch(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         binding = self.session.io_binding()
         binding.bind_cpu_input("input_ids", ids)
         binding.bind_cpu_input("attention_mask", mask)
@@ -106,28 +152,35 @@ def open_session(bundle: Bundle, provider: Provider, threads: int, *, allow_cpu:
 def half_tensors(bundle: Bundle, wanted: Mapping[str, str]) -> dict[str, NDArray[Any]]:
     """The tensors of the CUDA graph, made from those of the CPU graph.
 
-    `wanted` maps names to numpy dtypes. `X` is stored as `X`, or as `X_quantized` with `X_scale` and `X_zero_point`,
-    one for
-    all or one a column (affine quantisation: value = scale x (stored - zero point)).
+    `wanted` maps names to numpy dtypes. `X` is stored as `X`, or as `X_quantized` with `X_scale` and perhaps `X_zero_point`,
+    one for all or one a column, and perhaps a factor a row, `X_rows`: value = row x scale x (stored - zero point).
     """
     made: dict[str, NDArray[Any]] = {}
     for name, dtype in wanted.items():
         if name in bundle.manifest.tensors:
             made[name] = bundle.tensor(name).astype(dtype)
             continue
-        stored = bundle.tensor(f"{name}_quantized").astype(np.float32)
-        zero = bundle.tensor(f"{name}_zero_point").astype(np.float32)
-        made[name] = ((stored - zero) * bundle.tensor(f"{name}_scale")).astype(dtype)
+        values = bundle.tensor(f"{name}_quantized").astype(np.float32)
+        if f"{name}_zero_point" in bundle.manifest.tensors:
+            values -= bundle.tensor(f"{name}_zero_point").astype(np.float32)
+        values *= bundle.tensor(f"{name}_scale")
+        if f"{name}_rows" in bundle.manifest.tensors:
+            values *= bundle.tensor(f"{name}_rows")[:, None]
+        made[name] = values.astype(dtype)
     return made
 
 
-def _cpu(runtime: Any, bundle: Bundle, threads: int) -> CpuSession:
+def _cpu(runtime: Any, bundle: Bundle, threads: int) -> Session:
+    masked = bundle.manifest.masked
     options = _options(runtime)
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads if masked else 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     weights = bundle.files[WEIGHTS]
     options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [len(weights)])
-    return CpuSession(_session(runtime, bundle, CPU_GRAPH, options, [_CPU]))
+    session = _session(runtime, bundle, CPU_GRAPH, options, [_CPU])
+    if masked:
+        return PaddedSession(session, bundle.manifest.longest_input)
+    return LoneSession(session, ThreadPoolExecutor(threads, "encoder") if threads > 1 else None)
 
 
 def _cuda(runtime: Any, bundle: Bundle) -> CudaSession:
@@ -159,7 +212,8 @@ def half_session(bundle: Bundle, providers: list[str]) -> CudaSession:
         message = "onnxruntime could not load CUDA; see that the driver and the libraries of the extra `gpu` are there"
         raise ProviderError(message)
     # The runtime may go on reading what it was lent.
-    return CudaSession(session, device="cuda" if providers[0] == _CUDA else "cpu", lent=(made, lent))
+    device = "cuda" if providers[0] == _CUDA else "cpu"
+    return CudaSession(session, bundle.manifest.longest_input, device=device, lent=(made, lent))
 
 
 def _options(runtime: Any) -> Any:

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
-from encoder.bundle import CPU_GRAPH, CUDA_GRAPH, FORMAT, MANIFEST, ROTATION, TOKENIZER, WEIGHTS, read_bundle
+from encoder.bundle import CPU_GRAPH, CUDA_GRAPH, FORMAT, MANIFEST, ROTATION, TOKENIZER, WEIGHTS, Tensor, read_bundle
 from encoder.onnx import OnnxEncoder
 from encoder.sessions import open_session
 from encoder.text import LATEST_TEMPLATE
-from export.errors import ExportError
+from export import ExportError
 from export.graph import export_graphs
-from export.student import LONGEST_INPUT, Student
+from export.restore import restore
+from export.student import LONGEST_INPUT, Shape, Student, make_student, tokenizer_of
+from export.teacher import load_teacher
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -37,6 +40,9 @@ GOLDEN_TEXTS = (
     ),
 )
 GOLDEN_COSINE = 0.97
+_ALIGNMENT = 64
+_SMALL = 64
+"""Tensors of fewer bytes stay in the graph: ONNX Runtime folds scalars and shapes before external data is there."""
 _COMPONENTS = 192
 """Principal components kept for shorter vectors; more of them would be most of the full vector."""
 
@@ -60,15 +66,19 @@ def write_bundle(
     if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
         message = f"{folder} exists and is no bundle; name another folder, or empty this one"
         raise ExportError(message)
-    graphs = export_graphs(student, {ROTATION: rotation[:, :_COMPONENTS].astype(np.float16)})
+    graphs = export_graphs(student, [found.ids for found in tokenizer.encode_batch(list(GOLDEN_TEXTS))])
+    store = _Store()
+    store.add(ROTATION, rotation[:, :_COMPONENTS].astype(np.float16))
+    _move_out(graphs.cpu, store)
+    cuda_tensors = _empty(graphs.cuda, store)
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     contents = {
         TOKENIZER: gzip.compress(tokenizer.to_str(pretty=False).encode("utf-8"), mtime=0),
-        WEIGHTS: graphs.weights,
-        CPU_GRAPH: graphs.cpu,
-        CUDA_GRAPH: graphs.cuda,
+        WEIGHTS: store.content(),
+        CPU_GRAPH: graphs.cpu.SerializeToString(),
+        CUDA_GRAPH: graphs.cuda.SerializeToString(),
     }
     for file, content in contents.items():
         (partial / file).write_bytes(content)
@@ -79,12 +89,13 @@ def write_bundle(
         "dimension": len(rotation),
         "template": LATEST_TEMPLATE,
         "longest_input": LONGEST_INPUT,
+        "masked": graphs.masked,
         "files": {
             file: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
             for file, content in contents.items()
         },
-        "tensors": {key: [place.dtype, list(place.shape), place.offset] for key, place in graphs.tensors.items()},
-        "cuda_tensors": graphs.cuda_tensors,
+        "tensors": {key: [place.dtype, list(place.shape), place.offset] for key, place in store.places.items()},
+        "cuda_tensors": cuda_tensors,
         "golden": {"texts": [], "vectors": [], "cosine": GOLDEN_COSINE},
         "recipe": {**recipe, "parameters": graphs.parameters},
         "figures": dict(figures),
@@ -98,6 +109,27 @@ def write_bundle(
         shutil.rmtree(folder)
     os.replace(partial, folder)
     return folder
+
+
+def renew(folder: Path | None, out: Path) -> Path:
+    """The weights of the bundle in `folder` (None: the shipped one), as exact as int8 kept them, by today's graphs in `out`.
+
+    Figures of the old graphs are left out. Raises BundleError, TeacherError without the bundle's teacher, and ExportError for a
+    bundle that says not where its weights are.
+    """
+    bundle = read_bundle(folder)
+    manifest = bundle.manifest
+    teacher = load_teacher(manifest.teacher)
+    shape = Shape(tuple(manifest.recipe.get("layers", ())), manifest.recipe.get("feed_forward"))
+    student = make_student(teacher, shape, GOLDEN_TEXTS)
+    restore(student, bundle)
+    rotation = np.zeros((manifest.dimension, manifest.dimension), np.float32)
+    kept = bundle.tensor(ROTATION)
+    rotation[:, : kept.shape[1]] = kept
+    return write_bundle(
+        out, student, tokenizer_of(teacher), name=manifest.name, teacher=manifest.teacher, rotation=rotation,
+        recipe=manifest.recipe, figures={},
+    )  # fmt: skip
 
 
 def rewrite_figures(folder: Path, figures: Mapping[str, Any]) -> None:
@@ -120,3 +152,65 @@ def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     partial = folder / f"{MANIFEST}.part"
     partial.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, folder / MANIFEST)
+
+
+class _Store:
+    """Tensors one after the other, each at a multiple of `_ALIGNMENT` bytes."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, Tensor] = {}
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, name: str, value: NDArray[Any]) -> Tensor:
+        gap = -self._size % _ALIGNMENT
+        content = np.ascontiguousarray(value).tobytes()
+        place = Tensor(value.dtype.name, tuple(value.shape), self._size + gap)
+        self._parts += [b"\0" * gap, content]
+        self._size += gap + len(content)
+        self.places[name] = place
+        return place
+
+    def content(self) -> bytes:
+        return b"".join(self._parts)
+
+
+def _move_out(model: Any, store: _Store) -> None:
+    """Moves the large tensors of `model` to `store`, named as they are, and refers to them as external data."""
+    for tensor in model.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        if tensor.name in store.places:
+            message = f"two tensors are named {tensor.name}; rename one"
+            raise ExportError(message)
+        place = store.add(tensor.name, value)
+        if value.nbytes < _SMALL:
+            continue
+        tensor.ClearField("raw_data")
+        for field in ("float_data", "int32_data", "int64_data"):
+            tensor.ClearField(field)
+        _refer(tensor, place.offset, value.nbytes)
+
+
+def _empty(model: Any, store: _Store) -> dict[str, str]:
+    """Takes the large tensors out of the fp16 `model`; returns the dtype in which each is to be given."""
+    wanted: dict[str, str] = {}
+    for tensor in model.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        if value.nbytes < _SMALL:
+            continue
+        if not {tensor.name, f"{tensor.name}_quantized"} & set(store.places):
+            store.add(tensor.name, value)
+        wanted[tensor.name] = value.dtype.name
+        tensor.ClearField("raw_data")
+        for field in ("float_data", "int32_data", "int64_data"):
+            tensor.ClearField(field)
+        _refer(tensor, 0, value.nbytes)
+    return wanted
+
+
+def _refer(tensor: Any, offset: int, size: int) -> None:
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", WEIGHTS), ("offset", offset), ("length", size)):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, str(value)

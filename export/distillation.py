@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from encoder import LATEST_TEMPLATE, open_bundle, read_bundle
+from export import ExportError, TextsError
 from export.augment import variants
 from export.bundle import rewrite_figures, write_bundle
-from export.errors import ExportError, TextsError
 from export.proof import Agreement, agreement
 from export.restore import restore
 from export.student import Shape, Student, make_student, tokenizer_of

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder import open_bundle, read_bundle
+from export import ProofError
 from export.bundle import rewrite_figures
-from export.errors import ProofError
 from export.teacher import load_teacher
 
 _NEAREST = 10

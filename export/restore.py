@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from encoder.bundle import Bundle
 from encoder.sessions import half_tensors
-from export.errors import ExportError
+from export import ExportError
 from export.student import Student, token_table
 
 Places = dict[str, tuple[str, bool, int, int]]

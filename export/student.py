@@ -6,6 +6,7 @@ from scratch (MEASURED). Why three thin layers and not two whole ones: the same 
 """
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from export.errors import TeacherError
+from encoder.sessions import OUTPUT
+from export import TeacherError
 from export.teacher import Teacher
 
 _RIDGE = 1e-3
+OPSET = 17
 LONGEST_INPUT = 128
 """Tokens of the longest input, the special ones included."""
 
@@ -193,3 +196,37 @@ def _pooling(teacher: Teacher) -> str:
             return names.pop()
     message = f"the teacher {teacher.name} pools otherwise than by mean or cls; choose another"
     raise TeacherError(message)
+
+
+def trace(student: Student, path: str) -> None:
+    """Writes `student` to the file `path` as plain ONNX: `input_ids` and `attention_mask` to `vectors`."""
+    eager = copy.deepcopy(student).eval().to("cpu")
+    encoder: Any = eager.encoder
+    encoder.set_attn_implementation("eager")
+    _cut_positions(encoder)
+    ids = torch.ones(2, 8, dtype=torch.long)
+    axes = {0: "texts", 1: "tokens"}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer warns of every Python branch; the proof compares the outcome
+        torch.onnx.export(
+            eager,
+            (ids, torch.ones_like(ids)),
+            path,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["input_ids", "attention_mask"],
+            output_names=[OUTPUT],
+            dynamic_axes={"input_ids": axes, "attention_mask": axes, OUTPUT: {0: "texts"}},
+        )
+
+
+def _cut_positions(encoder: Any) -> None:
+    """Leaves out the positions beyond the longest input (teachers whose positions count from 0 only)."""
+    embeddings: Any = getattr(encoder, "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)
+    if encoder.config.model_type != "bert" or table is None or table.num_embeddings <= LONGEST_INPUT:
+        return
+    table.weight = torch.nn.Parameter(table.weight.detach()[:LONGEST_INPUT].clone())
+    table.num_embeddings = LONGEST_INPUT
+    embeddings.position_ids = embeddings.position_ids[:, :LONGEST_INPUT].clone()
+    embeddings.token_type_ids = embeddings.token_type_ids[:, :LONGEST_INPUT].clone()

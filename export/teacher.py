@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from export.errors import TeacherError
+from export import TeacherError
 
 DEFAULT_TEACHER = "all-MiniLM-L6-v2"
 _BATCH = 64

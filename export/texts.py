@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, TextIO
 
 from encoder import item_text
-from export.errors import TextsError
+from export import TextsError
 
 LONGEST_TEXT = 600
 """Characters kept of one training text; about 128 tokens, the longest input of a student."""

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from export.errors import ExportError
+from export import ExportError
 from export.student import Student, token_table
 from export.teacher import Targets
 

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 os.environ["HF_HUB_OFFLINE"] = "1"
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -19,7 +20,9 @@ pytestmark = [
 ]
 
 from encoder import BundleError, open_bundle, read_bundle  # noqa: E402
-from export import TeacherError, TextsError, distill, distill_command, prove  # noqa: E402
+from encoder.sessions import half_session, open_session  # noqa: E402
+from export import TeacherError, TextsError, distill, distill_command, prove, renew  # noqa: E402
+from export.graph import export_graphs  # noqa: E402
 from export.student import Shape, make_student, tokenizer_of  # noqa: E402
 from export.teacher import Targets, load_teacher  # noqa: E402
 from export.texts import Source  # noqa: E402
@@ -73,6 +76,30 @@ def test_a_bundle_can_be_adapted_and_begins_where_it_ended(made, source, tmp_pat
     again = distill([source], tmp_path / "adapted", teacher=TEACHER, start=made.folder, schedule=plan)
     assert again.recipe["begun_with"] == read_bundle(made.folder).name
     assert again.before.cosine == pytest.approx(made.after.cosine, abs=0.02)
+
+
+def test_a_renewed_bundle_gives_the_vectors_of_the_old_one_on_either_device(made, tmp_path):
+    new = renew(made.folder, tmp_path / "renewed")
+    old, again = (open_bundle(folder, provider="cpu").encode(TEXTS[:64]) for folder in (made.folder, new))
+    assert (old * again).sum(axis=1).min() > 0.99
+    tokens = [[101, 2417, 4511, 102], [101, 2317, 102]]
+    half = half_session(read_bundle(new), ["CPUExecutionProvider"]).run(tokens)
+    assert (half * open_session(read_bundle(new), "cpu", 1).run(tokens)).sum(axis=1).min() > 0.98
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_the_graph_without_a_mask_computes_what_the_student_does(teacher, pooling):
+    student = make_student(teacher, Shape((0, 3), 512), TEXTS[:64]).eval()
+    student.pooling = pooling
+    tokens = [[101, 2417, 4511, 3835, 102], [101, *range(2000, 2060), 102]]
+    graphs = export_graphs(student, tokens)
+    assert not graphs.masked
+    session = onnxruntime.InferenceSession(graphs.cpu.SerializeToString(), providers=["CPUExecutionProvider"])
+    for ids in tokens:
+        row = torch.tensor([ids])
+        with torch.no_grad():
+            exact = student(row, torch.ones_like(row)).numpy()
+        assert (session.run(None, {"input_ids": row.numpy()})[0] * exact).sum() > 0.985
 
 
 def test_prove_measures_and_records(made):

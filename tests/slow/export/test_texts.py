@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from export import TextsError
 from export.augment import variant, variants
 from export.compose import TEMPLATES, Vocabulary, compose
-from export.errors import TextsError
 from export.texts import LEXICAL_FILES, LONGEST_TEXT, Synset, read_wordnet, summaries, tidy, word_lists
 
 NOUN = (

@@ -88,3 +88,12 @@ def test_figures_written_later_do_not_rename_a_bundle(bundle: Path):
     before = read_bundle(bundle).name
     change(bundle / "manifest.json", figures={"measured": 1})
     assert read_bundle(bundle).name == before
+
+
+def test_a_bundle_of_the_first_format_is_read_and_takes_a_mask(bundle: Path):
+    line = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    assert line["format"] == 2
+    assert not read_bundle(bundle).manifest.masked
+    del line["masked"]
+    (bundle / "manifest.json").write_text(json.dumps(line | {"format": 1}), encoding="utf-8")
+    assert read_bundle(bundle).manifest.masked

@@ -41,11 +41,13 @@ def test_no_texts_give_no_rows(encoder):
     assert encoder.encode([]).shape == (0, encoder.dimension)
 
 
-def test_order_and_company_change_little(encoder):
+def test_a_vector_depends_on_its_text_alone(encoder):
     texts = [f"{word} number {number} " * (1 + number % 7) for number, word in enumerate(["lamp", "soup", "jazz"] * 30)]
-    fresh = open_bundle(provider="cpu")
+    fresh, threaded = open_bundle(provider="cpu"), open_bundle(provider="cpu", threads=2)
     together, backwards = encoder.encode(texts), fresh.encode(texts[::-1])[::-1]
-    assert (together * backwards).sum(axis=1).min() > 0.97
+    np.testing.assert_array_equal(together, backwards)
+    np.testing.assert_array_equal(together, threaded.encode(texts))
+    np.testing.assert_array_equal(together[7], open_bundle(provider="cpu").encode([texts[7]])[0])
 
 
 def test_a_remembered_text_is_the_same_vector(encoder):
@@ -106,11 +108,18 @@ def refuse(*_):
 
 def test_the_half_precision_graph_agrees_with_the_whole_one():
     bundle = read_bundle()
-    ids = np.array([[101, 2417, 4511, 102], [101, 2317, 102, 0]])
-    mask = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
-    half = half_session(bundle, ["CPUExecutionProvider"]).run(ids, mask)
-    whole = open_session(bundle, "cpu", 1).run(ids, mask)
+    texts = [[101, 2417, 4511, 102], [101, 2317, 102], [101, 102], [101, *range(2000, 2126), 102]]
+    half = half_session(bundle, ["CPUExecutionProvider"]).run(texts)
+    whole = open_session(bundle, "cpu", 1).run(texts)
     assert (half * whole).sum(axis=1).min() > 0.98
+
+
+def test_padding_changes_little_and_order_nothing():
+    session = half_session(read_bundle(), ["CPUExecutionProvider"])
+    texts = [[101, *range(2000, 2000 + length), 102] for length in (3, 40, 1, 17, 90)]
+    assert session.length_step > 1
+    alone = np.concatenate([session.run([text]) for text in texts])
+    assert (session.run(texts) * alone).sum(axis=1).min() > 0.999
 
 
 def test_an_unknown_provider_is_refused():
