@@ -81,7 +81,7 @@ class Thread(AIOKafkaConsumerThread):
             await self.sleep(1.0)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Go back to what is committed, and to the beginning where nothing is yet.
+        """Go back to what is committed; where nothing is yet, to what was not passed on since the partition came.
 
         There aiokafka would go on from where it has read to, so that what was fetched while partitions moved, and was
         dropped by Faust, would never come again (tried: counts of the first seconds were lost, `rebalance`).
@@ -92,8 +92,9 @@ class Thread(AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         committed: Mapping[TP, int | None] = await consumer.seek_to_committed()
         for tp, offset in committed.items():
-            if not offset:  # below the first record there is, the consumer starts with that
-                consumer.seek(tp, 0)
+            if not offset:
+                passed_on = self.consumer._read_offset.get(tp)
+                consumer.seek(tp, 0 if passed_on is None else passed_on + 1)  # where that is gone, the first there is
         return committed
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
