@@ -19,9 +19,9 @@ from tests.support.worker_process import PROGRAM, ROOT
 
 
 async def brokers(context: Context) -> list[str]:
-    """Brokers are killed and come back: the leader and the coordinator among them; a single one is away for 70 s once."""
+    """Brokers are killed and come back, leader and coordinator among them; a single one is away for longer than a stall, once."""
     script = context.script(wild=True)
-    site = context.site("brokers")
+    site = context.site("brokers", stall_seconds=f"{context.stall_seconds:g}")
     random = Random(context.seed)
     try:
         await site.create()

@@ -8,7 +8,7 @@ from tests.support.kafka import FOLDER, ApacheKafka
 
 SHORT = {
     "kill": 3, "terminate": 2, "sleep": 1, "brokers": 2, "index": 1, "again": 1, "twins": 1, "upgrade": 1, "silence": 6,
-    "flood": 1,
+    "rebalance": 1, "flood": 1,
 }  # fmt: skip
 EVENTS = {"flood": 20_000}
 
@@ -33,6 +33,6 @@ async def test_nothing_is_lost_and_nothing_is_double(name, cluster, tmp_path):
         seed=7,
         events=EVENTS.get(name, 600),
         times=SHORT[name],
-        stall_seconds=20.0,
+        stall_seconds=30.0,
     )
     assert not await ALL[name](context)
