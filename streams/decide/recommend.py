@@ -21,8 +21,8 @@ from streams.decide.table import Table
 from streams.decide.taste import Request, Taste, taste_of
 from streams.values import EventType, Ranking, Strategy, Vector
 
-AT_ONCE: Final = 16
-"""Users whose features are computed together: their arrays stay in the processor's cache."""
+AT_ONCE: Final = 32
+"""Users whose features are computed together; from here on more of them would save nothing."""
 LESSON_OTHERS: Final = 64
 LESSON_TARGETS: Final = 8
 
