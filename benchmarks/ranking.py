@@ -4,7 +4,8 @@
     python -m benchmarks.ranking ../shared/data/x-wines-slim       another data set
 
 Vectors are those of a hashing encoder: their values make no difference to the cost. CPU time of this process, medians over
-rounds; the users of a round are drawn anew, so that nothing is remembered from the round before.
+rounds; the users of a round are drawn anew, so that nothing is remembered from the round before. Memory and garbage
+collection are set as in a worker.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 from encoder import HashingEncoder
 from evaluation.ours import Ours
 from evaluation.protocol import Options, Past, Stream, read
+from streams.app import keep_memory, set_aside
 from streams.decide import candidates, recommend
 from streams.decide.policy import Policy
 from streams.decide.ranker import Learner
@@ -62,7 +64,9 @@ def main() -> int:
 
 def measure(stream: Stream, events: int, rounds: int) -> dict[str, Any]:
     """Fill a table by the first events of a stream, then make lists for users drawn from it."""
+    keep_memory()
     ours = fill(stream, events)
+    set_aside()
     model, policy, now = ours.learner.model(), Policy(), max(state.history[-1].at for state in ours.states.values())
     users = sorted(ours.states)
     found: dict[str, Any] = {"items": len(ours.columns), "events": events, "users": len(users)}

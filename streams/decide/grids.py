@@ -85,6 +85,8 @@ class Past:
 
     now: NDArray[np.float64]
     """When each list is made."""
+    unless_cold: Grid
+    """0 for users with a past, NaN for those without: added to what only a past can say. Shape [users, 1]."""
 
     @classmethod
     def of(cls, tastes: Sequence[Taste]) -> Past:
@@ -98,12 +100,8 @@ class Past:
             rows[user, :length], there[user, :length] = taste.rows, True
             weight[user, :length], brief[user, :length], liking[user, :length] = taste.weight, taste.brief, taste.liking
         now = np.array([taste.request.now for taste in tastes])
-        return cls(rows, there, weight, brief, liking, there.sum(axis=1).astype(np.float32), now)
-
-    @property
-    def unless_cold(self) -> Grid:
-        """0 for users with a past, NaN for those without: added to what only a past can say. Shape [users, 1]."""
-        return np.where(self.there[:, :1], np.float32(0), np.float32(np.nan))
+        unless_cold = np.where(there[:, :1], np.float32(0), np.float32(np.nan))
+        return cls(rows, there, weight, brief, liking, there.sum(axis=1).astype(np.float32), now, unless_cold)
 
     def flat(self) -> Rows:
         """Where the interactions are among users × interactions."""
