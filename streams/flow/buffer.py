@@ -15,6 +15,8 @@ from streams.values import Record, Topic
 FIRST: Final = (Topic.USERS, Topic.EVENTS)
 SHARED: Final = (Topic.REFRESHES, Topic.ITEMS)
 """Topics that wait behind events and users, each with a share of the batch so that they never starve."""
+REFRESHES: Final = 16
+"""Refreshes in a batch at most: each is a list to make, and whoever does something meanwhile waits for all of them."""
 APART: Final = (Topic.SIGNALS, Topic.LESSONS)
 """Topics that are folded in memory: cheap, and taken whole."""
 
@@ -47,10 +49,14 @@ class Buffer:
     def take(self, limit: int, share: float) -> list[Record]:
         """Up to `limit` records: users and events first, the others up to `share` of it each while those wait.
 
+        Of refreshes never more than `REFRESHES`.
         The order within a partition is kept. Signals and lessons come on top, up to `limit` each.
         """
         waiting = sum(len(self._queues[topic]) for topic in FIRST)
-        reserved = {topic: min(len(self._queues[topic]), max(1, int(limit * share))) for topic in SHARED}
+        most = {Topic.REFRESHES: min(limit, REFRESHES), Topic.ITEMS: limit}
+        reserved = {
+            topic: min(len(self._queues[topic]), max(1, int(limit * share)), most[topic]) for topic in SHARED
+        }  # fmt: skip
         taken: list[Record] = []
         room = max(limit - sum(reserved.values()), 1) if waiting else 0
         for topic in FIRST:
@@ -58,7 +64,7 @@ class Buffer:
         for topic in SHARED:
             taken += self._pop(topic, reserved[topic])
         for topic in SHARED:
-            taken += self._pop(topic, limit - len(taken))
+            taken += self._pop(topic, min(limit - len(taken), most[topic] - reserved[topic]))
         for topic in APART:
             taken += self._pop(topic, limit)
         if taken:
