@@ -11,7 +11,7 @@ from streams.flow.recommend import list_message, rank_works, to_recommendation, 
 from streams.flow.report import BatchReport, Emission
 from streams.flow.users import UserWork, from_point
 from streams.ports import Collection
-from streams.values import Message, UserState
+from streams.values import Message, Trigger, TriggerKind, UserState
 
 
 class Lists:
@@ -128,6 +128,10 @@ def _is_behind(work: UserWork, found: UserState | None) -> bool:
     """Whether another has written this user since; then the work goes on from what was found."""
     if found is None or found.version <= work.state.version:
         return False
+    if work.emits_tombstone and not found.is_marker and not work.triggers:
+        # a tombstone went out late, and the user has come back: that needs a list, though no record here asked for one
+        at = work.inputs[-1].source.time
+        work.triggers = [Trigger(TriggerKind.USER, work.user_id, at, at)]
     work.state = found
     work.emits_tombstone = found.is_marker
     work.refreshed_only = False

@@ -56,7 +56,7 @@ class Faults:
         stop = process.stop
         late = ""
         if stop is not None and stop.effect is not None:
-            if stop.kind == "write" and how < 0.2:
+            if stop.kind == "write" and how < 0.2 and not self._world.weather.embedded:
                 late = ", what it wrote arrives later"
                 self._world.later(int(how * 200), _once(stop.effect, None))
             elif how < 0.5:

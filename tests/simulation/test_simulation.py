@@ -8,6 +8,8 @@ from tests.simulation.schedule import run, run_remade
 from tests.simulation.shrink import shrink
 
 PART = 50
+FOUND = (3097, 3114, 5033, 10768, 54453, 55820)
+"""Seeds beyond those that each run has, in which something was found once."""
 
 
 @pytest.mark.parametrize("first", range(0, 500, PART))
@@ -15,6 +17,12 @@ def test_the_same_log_leads_to_the_same_state(first):
     for seed in range(first, first + PART):
         result = run(seed)
         assert not result.failures, tell(result, small=True)
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_what_was_found_once_stays_mended(seed):
+    result = run(seed)
+    assert not result.failures, tell(result, small=True)
 
 
 def test_a_topic_made_anew_is_noticed_where_more_was_applied_than_there_is():

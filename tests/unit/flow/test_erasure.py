@@ -12,7 +12,7 @@ from streams.flow.users import REPEATS_SECONDS
 from streams.index.edge import EdgeIndex
 from streams.index.exact import ExactIndex
 from streams.ports import Collection
-from streams.values import Record, Topic
+from streams.values import Message, Record, Topic
 from tests.support.index import edge_directory, files_with
 from tests.support.service import Service, ids
 
@@ -188,3 +188,30 @@ async def test_a_repetition_never_overtakes_who_came_back(service: Service) -> N
     await service.worker.maintain()
     assert len(_tombstones(service)) == 1
     assert service.lists()[-1] is not None
+
+
+async def test_a_tombstone_that_is_sent_late_has_the_list_of_who_came_back_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    zombie = await _opened(shared=True)
+    successor = Service(index=zombie.index, beside=zombie)
+    await successor.open()
+    records = await _what_is_older(zombie)
+    await zombie.feed(*records[:3])
+    send = zombie.publisher.send
+
+    async def late(messages: list[Message]) -> None:
+        if any(message.value is None for message in messages):  # suspended before it sends, and woken up afterwards
+            monkeypatch.setattr(zombie.publisher, "send", send)
+            zombie.clock.at += 1
+            await successor.feed(zombie.log.event("e9", "ann", "click", "saw0"))
+            zombie.publisher.sent += successor.publisher.sent
+        await send(messages)
+
+    monkeypatch.setattr(zombie.publisher, "send", late)
+    await zombie.feed(records[3])
+    versions = [int(dict(message.headers)["version"]) for message in zombie.publisher.sent
+                if message.topic is Topic.RECOMMENDATIONS]  # fmt: skip
+    assert versions[-3:] == [versions[-2] + 1, versions[-2], versions[-2] + 1], "the list, the late tombstone, the list"
+    assert zombie.lists()[-2] is None
+    assert (zombie.lists()[-1]["trigger"]["kind"], zombie.lists()[-1]["trigger"]["id"]) == ("user", "ann")
