@@ -11,7 +11,7 @@ from streams.flow.recommend import list_message, rank_works, to_recommendation, 
 from streams.flow.report import BatchReport, Emission
 from streams.flow.users import UserWork, from_point
 from streams.ports import Collection
-from streams.values import Message, Trigger, TriggerKind, UserState
+from streams.values import Message, UserState
 
 
 class Lists:
@@ -46,7 +46,7 @@ class Lists:
         messages += await self._refreshes(items, now, report)
         if messages:
             await self._world.publisher.send(messages)
-        await self.repair(users)
+        await self.repair([work for work in users if work.emits_tombstone or work.sent is not None])
         delivered_at = clock.now()
         texts = await self._parts.texts.vectors(wanted_texts(users))
         lessons = self._parts.learning.lessons(users, texts, self._parts.catalogue.columns, self._arms.policy)
@@ -85,7 +85,8 @@ class Lists:
         return list_message(work.sent, self._hooks.trace([entry.record for entry in work.inputs], work.sent))
 
     async def repair(self, works: Sequence[UserWork]) -> None:
-        """Where others may write: a greater version that stands by now has its list (or tombstone) sent once more.
+        """Where others may write: a greater version that stands by now has its list (or tombstone) sent once more, of
+        those for whom something was just sent.
 
         A zombie may have written its older list after its successor's; compaction would keep the older one. What was
         sent late is looked at again: meanwhile the other may have gone on.
@@ -128,10 +129,6 @@ def _is_behind(work: UserWork, found: UserState | None) -> bool:
     """Whether another has written this user since; then the work goes on from what was found."""
     if found is None or found.version <= work.state.version:
         return False
-    if work.emits_tombstone and not found.is_marker and not work.triggers:
-        # a tombstone went out late, and the user has come back: that needs a list, though no record here asked for one
-        at = work.inputs[-1].source.time
-        work.triggers = [Trigger(TriggerKind.USER, work.user_id, at, at)]
     work.state = found
     work.emits_tombstone = found.is_marker
     work.refreshed_only = False

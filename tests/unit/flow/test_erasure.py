@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from streams.flow.users import REPEATS_SECONDS
 from streams.index.edge import EdgeIndex
 from streams.index.exact import ExactIndex
-from streams.ports import Collection
+from streams.ports import Collection, Write
 from streams.values import Message, Record, Topic
 from tests.support.index import edge_directory, files_with
 from tests.support.service import Service, ids
@@ -215,3 +217,28 @@ async def test_a_tombstone_that_is_sent_late_has_the_list_of_who_came_back_behin
     assert versions[-3:] == [versions[-2] + 1, versions[-2], versions[-2] + 1], "the list, the late tombstone, the list"
     assert zombie.lists()[-2] is None
     assert (zombie.lists()[-1]["trigger"]["kind"], zombie.lists()[-1]["trigger"]["id"]) == ("user", "ann")
+
+
+async def test_who_sent_nothing_has_nothing_to_send_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    zombie = await _opened(shared=True)
+    successor = await Service(index=zombie.index, beside=zombie).open()
+    records = await _what_is_older(zombie)
+    await zombie.feed(records[3])
+    read, write = zombie.index.read, zombie.index.write
+
+    async def suspended(*arguments: Any, **others: Any) -> Any:
+        monkeypatch.setattr(zombie.index, "read", read)
+        found = await read(*arguments, **others)  # what it wrote, which still stands
+        await successor.feed(records[3])
+        return found
+
+    async def writing(collection: Collection, writes: Sequence[Write]) -> None:
+        await write(collection, writes)
+        monkeypatch.setattr(zombie.index, "write", write)
+        monkeypatch.setattr(zombie.index, "read", suspended)
+
+    monkeypatch.setattr(zombie.index, "write", writing)
+    before = len(zombie.publisher.sent)
+    await zombie.feed(records[1])  # older than the erasure: dropped
+    assert len(_tombstones(successor)) == 1
+    assert zombie.publisher.sent[before:] == []
