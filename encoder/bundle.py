@@ -2,7 +2,7 @@
 
 manifest.json     what it is, sha256 and size of every other file, recipe, figures, golden vectors
 tokenizer.json    the teacher's tokenizer (format of Hugging Face tokenizers)
-weights.bin       all tensors, int8 per channel where they are large; each named in the manifest
+weights.bin       all tensors, int8 per channel where they are large, the token table packed; each named in the manifest
 cpu.onnx          the graph for CPU (int8); its tensors lie in weights.bin
 cuda.onnx         the graph for CUDA (fp16); its tensors are made from weights.bin on opening
 """
@@ -20,13 +20,16 @@ from numpy.typing import NDArray
 from encoder.errors import BundleError
 from encoder.text import LATEST_TEMPLATE
 
-FORMAT = 2
-"""1 knew neither `masked` nor factors of rows; it is still read."""
+FORMAT = 3
+"""1 knew neither `masked` nor factors of rows, 2 no packed tables; both are still read."""
 MANIFEST = "manifest.json"
 TOKENIZER, WEIGHTS, CPU_GRAPH, CUDA_GRAPH = "tokenizer.json.gz", "weights.bin", "cpu.onnx", "cuda.onnx"
 SHIPPED = Path(__file__).parent / "bundle"
 ROTATION = "rotation"
 """Tensor [full dimension, fewer] of principal components of training vectors in columns, strongest first."""
+BLOCK = 32
+"""Neighbours in a packed table's row that share a scale."""
+_ROWS_AT_ONCE = 1024  # unpacked in the processor's cache
 _DTYPES = {name: name for name in ("float32", "float16", "int8", "uint8", "int32", "int64")}
 _FILES = (TOKENIZER, WEIGHTS, CPU_GRAPH, CUDA_GRAPH)
 _REMEDY = "install the package again, or make a bundle with `coldstream distill`"
@@ -74,6 +77,11 @@ class Manifest:
     recipe: Mapping[str, Any]
     figures: Mapping[str, Any]
 
+    @property
+    def packed(self) -> tuple[str, ...]:
+        """Names of the tensors that are stored packed (see `unpack`): `X` as `X_codes`, `X_low_bits` and `X_steps`."""
+        return tuple(name.removesuffix("_codes") for name in self.tensors if name.endswith("_codes"))
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -89,11 +97,39 @@ class Bundle:
         return f"{self.manifest.name}-{self.digest[:8]}"
 
     def tensor(self, name: str) -> NDArray[Any]:
-        """The tensor `name`, a read-only view of the bytes; KeyError if there is none."""
+        """The tensor `name`, a read-only view of the bytes, or unpacked anew; KeyError if there is none."""
+        if name in self.manifest.packed:
+            codes, low_bits, steps = (self.tensor(f"{name}_{part}") for part in ("codes", "low_bits", "steps"))
+            return unpack(codes, low_bits, steps, self.tensor(zero_of(name)).item())
         place = self.manifest.tensors[name]
         count = int(np.prod(place.shape, dtype=np.int64))
         values = np.frombuffer(self.files[WEIGHTS], np.dtype(place.dtype), count, place.offset)
         return values.reshape(place.shape)
+
+
+def unpack(
+    codes: NDArray[np.uint8], low_bits: NDArray[np.uint8], steps: NDArray[np.uint8], zero: int
+) -> NDArray[np.uint8]:
+    """The packed table, uint8 [n, m]: zero + ⌊((code - 16) · step + 8) / 16⌋, cut to 0 … 255. Whole numbers: the same anywhere.
+
+    `codes` [n, m / 2] has the upper four bits of each code, column j below and column j + m / 2 above in one byte; `low_bits`
+    [k, m / 8] the lowest bits of the first k rows' codes (0 in the others), as numpy packs them; `steps` [n, m / BLOCK].
+    """
+    rows, half = codes.shape
+    table = np.empty((rows, 2 * half), np.uint8)
+    for first in range(0, rows, _ROWS_AT_ONCE):
+        some, low = codes[first : first + _ROWS_AT_ONCE], low_bits[first : first + _ROWS_AT_ONCE]
+        values = np.empty((len(some), 2 * half), np.int16)
+        np.multiply(some & 15, 2, out=values[:, :half], dtype=np.int16)
+        np.multiply(some >> 4, 2, out=values[:, half:], dtype=np.int16)
+        values[: len(low)] += np.unpackbits(low, axis=1)
+        values -= 16
+        values.reshape(len(some), -1, BLOCK)[...] *= steps[first : first + _ROWS_AT_ONCE, :, None]
+        values += 8
+        values >>= 4
+        values += zero
+        table[first : first + _ROWS_AT_ONCE] = np.clip(values, 0, 255, out=values)
+    return table
 
 
 def read_bundle(path: Path | None = None) -> Bundle:
@@ -115,10 +151,35 @@ def read_bundle(path: Path | None = None) -> Bundle:
             raise BundleError(message)
     for name, place in manifest.tensors.items():
         end = place.offset + int(np.prod(place.shape, dtype=np.int64)) * np.dtype(place.dtype).itemsize
-        if not 0 <= place.offset <= end <= len(files[WEIGHTS]):
+        if min(place.shape, default=0) < 0 or not 0 <= place.offset <= end <= len(files[WEIGHTS]):
             message = f"{folder / MANIFEST} places the tensor {name} outside {WEIGHTS}; {_REMEDY}"
             raise BundleError(message)
+    for name in manifest.packed:
+        if not _is_packed(manifest.tensors, name):
+            message = f"{folder / MANIFEST} has a packed table {name} whose parts don't fit; {_REMEDY}"
+            raise BundleError(message)
     return Bundle(manifest, _digest(manifest), files)
+
+
+def zero_of(name: str) -> str:
+    """The name of the zero point of the tensor `X_quantized`."""
+    return f"{name.removesuffix('_quantized')}_zero_point"
+
+
+def _is_packed(tensors: Mapping[str, Tensor], name: str) -> bool:
+    parts = [tensors.get(part) for part in (f"{name}_codes", f"{name}_low_bits", f"{name}_steps", zero_of(name))]
+    if name in tensors or any(part is None or part.dtype != "uint8" for part in parts):
+        return False
+    codes, low_bits, steps, zero = (part.shape for part in parts if part is not None)
+    if zero not in {(), (1,)} or {len(codes), len(low_bits), len(steps)} != {2}:
+        return False
+    width = 2 * codes[1]
+    return (
+        width % BLOCK == 0
+        and low_bits[0] <= codes[0]
+        and low_bits[1] == width // 8
+        and steps == (codes[0], width // BLOCK)
+    )
 
 
 def _digest(manifest: Manifest) -> str:

@@ -175,8 +175,8 @@ def _cpu(runtime: Any, bundle: Bundle, threads: int) -> Session:
     options = _options(runtime)
     options.intra_op_num_threads = threads if masked else 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    weights = bundle.files[WEIGHTS]
-    options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [len(weights)])
+    lent = {WEIGHTS: bundle.files[WEIGHTS]} | {name: bundle.tensor(name).tobytes() for name in bundle.manifest.packed}
+    options.add_external_initializers_from_files_in_memory([*lent], [*lent.values()], [*map(len, lent.values())])
     session = _session(runtime, bundle, CPU_GRAPH, options, [_CPU])
     if masked:
         return PaddedSession(session, bundle.manifest.longest_input)

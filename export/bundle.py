@@ -13,12 +13,25 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from encoder.bundle import CPU_GRAPH, CUDA_GRAPH, FORMAT, MANIFEST, ROTATION, TOKENIZER, WEIGHTS, Tensor, read_bundle
+from encoder.bundle import (
+    BLOCK,
+    CPU_GRAPH,
+    CUDA_GRAPH,
+    FORMAT,
+    MANIFEST,
+    ROTATION,
+    TOKENIZER,
+    WEIGHTS,
+    Tensor,
+    read_bundle,
+    zero_of,
+)
 from encoder.onnx import OnnxEncoder
 from encoder.sessions import open_session
 from encoder.text import LATEST_TEMPLATE
 from export import ExportError
-from export.graph import export_graphs
+from export.graph import Graphs, export_graphs, graphs_of
+from export.lean import pack
 from export.restore import restore
 from export.student import LONGEST_INPUT, Shape, Student, make_student, tokenizer_of
 from export.teacher import load_teacher
@@ -43,13 +56,15 @@ GOLDEN_COSINE = 0.97
 _ALIGNMENT = 64
 _SMALL = 64
 """Tensors of fewer bytes stay in the graph: ONNX Runtime folds scalars and shapes before external data is there."""
+_LARGE = 1 << 20
+"""Tables of uint8 of at least as many bytes are packed: token tables, not positions."""
 _COMPONENTS = 192
 """Principal components kept for shorter vectors; more of them would be most of the full vector."""
 
 
 def write_bundle(
     folder: Path,
-    student: Student,
+    student: Student | Graphs,
     tokenizer: "Tokenizer",
     *,
     name: str,
@@ -66,7 +81,7 @@ def write_bundle(
     if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
         message = f"{folder} exists and is no bundle; name another folder, or empty this one"
         raise ExportError(message)
-    graphs = export_graphs(student, [found.ids for found in tokenizer.encode_batch(list(GOLDEN_TEXTS))])
+    graphs = student if isinstance(student, Graphs) else export_graphs(student, _ids(tokenizer))
     store = _Store()
     store.add(ROTATION, rotation[:, :_COMPONENTS].astype(np.float16))
     _move_out(graphs.cpu, store)
@@ -112,17 +127,25 @@ def write_bundle(
 
 
 def renew(folder: Path | None, out: Path) -> Path:
-    """The weights of the bundle in `folder` (None: the shipped one), as exact as int8 kept them, by today's graphs in `out`.
+    """The weights of the bundle in `folder` (None: the shipped one) in today's format, in `out`.
 
-    Figures of the old graphs are left out. Raises BundleError, TeacherError without the bundle's teacher, and ExportError for a
-    bundle that says not where its weights are.
+    A graph with a mask is written anew, from weights as exact as int8 kept them. Other graphs stay, to the digit, and their token
+    table is packed. Figures of old graphs are left out. Raises BundleError, TeacherError without the bundle's teacher, and
+    ExportError for a bundle that says not where its weights are, or has a packed table already.
     """
     bundle = read_bundle(folder)
     manifest = bundle.manifest
+    if manifest.packed:
+        message = f"{bundle.name} is of today's format; there is nothing to renew"
+        raise ExportError(message)
     teacher = load_teacher(manifest.teacher)
-    shape = Shape(tuple(manifest.recipe.get("layers", ())), manifest.recipe.get("feed_forward"))
-    student = make_student(teacher, shape, GOLDEN_TEXTS)
-    restore(student, bundle)
+    student: Student | Graphs
+    if manifest.masked:
+        shape = Shape(tuple(manifest.recipe.get("layers", ())), manifest.recipe.get("feed_forward"))
+        student = make_student(teacher, shape, GOLDEN_TEXTS)
+        restore(student, bundle)
+    else:
+        student = graphs_of(bundle)
     rotation = np.zeros((manifest.dimension, manifest.dimension), np.float32)
     kept = bundle.tensor(ROTATION)
     rotation[:, : kept.shape[1]] = kept
@@ -137,6 +160,10 @@ def rewrite_figures(folder: Path, figures: Mapping[str, Any]) -> None:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     manifest["figures"] = dict(figures)
     _write_manifest(folder, manifest)
+
+
+def _ids(tokenizer: "Tokenizer") -> list[list[int]]:
+    return [found.ids for found in tokenizer.encode_batch(list(GOLDEN_TEXTS))]
 
 
 def _golden(folder: Path, texts: Sequence[str], dimension: int) -> NDArray[np.float32]:
@@ -176,19 +203,22 @@ class _Store:
 
 
 def _move_out(model: Any, store: _Store) -> None:
-    """Moves the large tensors of `model` to `store`, named as they are, and refers to them as external data."""
+    """Moves the large tensors of `model` to `store`, named as they are (tables of uint8 packed), and refers to them there."""
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for tensor in model.graph.initializer:
-        value = onnx.numpy_helper.to_array(tensor)
+        value = values[tensor.name]
         if tensor.name in store.places:
             message = f"two tensors are named {tensor.name}; rename one"
             raise ExportError(message)
-        place = store.add(tensor.name, value)
-        if value.nbytes < _SMALL:
+        zero = values.get(zero_of(tensor.name))
+        if value.nbytes >= _LARGE and value.dtype == np.uint8 and value.shape[-1] % BLOCK == 0 and zero is not None:
+            for part, content in pack(value, zero.item()).items():
+                store.add(f"{tensor.name}_{part}", content)
+            _refer(tensor, 0, value.nbytes, tensor.name)
             continue
-        tensor.ClearField("raw_data")
-        for field in ("float_data", "int32_data", "int64_data"):
-            tensor.ClearField(field)
-        _refer(tensor, place.offset, value.nbytes)
+        place = store.add(tensor.name, value)
+        if value.nbytes >= _SMALL:
+            _refer(tensor, place.offset, value.nbytes)
 
 
 def _empty(model: Any, store: _Store) -> dict[str, str]:
@@ -198,19 +228,18 @@ def _empty(model: Any, store: _Store) -> dict[str, str]:
         value = onnx.numpy_helper.to_array(tensor)
         if value.nbytes < _SMALL:
             continue
-        if not {tensor.name, f"{tensor.name}_quantized"} & set(store.places):
+        if not {tensor.name, f"{tensor.name}_quantized", f"{tensor.name}_quantized_codes"} & set(store.places):
             store.add(tensor.name, value)
         wanted[tensor.name] = value.dtype.name
-        tensor.ClearField("raw_data")
-        for field in ("float_data", "int32_data", "int64_data"):
-            tensor.ClearField(field)
         _refer(tensor, 0, value.nbytes)
     return wanted
 
 
-def _refer(tensor: Any, offset: int, size: int) -> None:
+def _refer(tensor: Any, offset: int, size: int, location: str = WEIGHTS) -> None:
+    for field in ("raw_data", "float_data", "int32_data", "int64_data"):
+        tensor.ClearField(field)
     tensor.data_location = onnx.TensorProto.EXTERNAL
     del tensor.external_data[:]
-    for key, value in (("location", WEIGHTS), ("offset", offset), ("length", size)):
+    for key, value in (("location", location), ("offset", offset), ("length", size)):
         entry = tensor.external_data.add()
         entry.key, entry.value = key, str(value)

@@ -22,6 +22,8 @@ from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.onnx_model import OnnxModel
 
+from encoder.bundle import CPU_GRAPH, CUDA_GRAPH, Bundle
+from encoder.sessions import half_tensors
 from export import ExportError
 from export.lean import write_lean
 from export.restore import Places, places_of
@@ -58,6 +60,21 @@ def export_graphs(student: Student, calibration: Sequence[Sequence[int]]) -> Gra
             cpu = onnx.load(quantised)
         half.convert_float_to_float16(keep_io_types=True)
     return Graphs(cpu, not lean, half.model, parameters)
+
+
+def graphs_of(bundle: Bundle) -> Graphs:
+    """The graphs of `bundle` with all their tensors in them."""
+    names = (*bundle.manifest.tensors, *bundle.manifest.packed)
+    values = {name: bundle.tensor(name) for name in names}
+    halves = half_tensors(bundle, bundle.manifest.cuda_tensors)
+    filled = []
+    for graph, tensors in ((CPU_GRAPH, values), (CUDA_GRAPH, halves)):
+        model = onnx.load_from_string(bundle.files[graph])
+        for tensor in model.graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(tensors[tensor.name], tensor.name))
+        filled.append(model)
+    return Graphs(filled[0], bundle.manifest.masked, filled[1], bundle.manifest.recipe.get("parameters", {}))
 
 
 def _fuse(student: Student, plain: str, fused: str) -> None:

@@ -20,9 +20,12 @@ pytestmark = [
 ]
 
 from encoder import BundleError, open_bundle, read_bundle  # noqa: E402
+from encoder.bundle import unpack  # noqa: E402
 from encoder.sessions import half_session, open_session  # noqa: E402
-from export import TeacherError, TextsError, distill, distill_command, prove, renew  # noqa: E402
+from export import ExportError, TeacherError, TextsError, distill, distill_command, prove, renew  # noqa: E402
+from export.bundle import write_bundle  # noqa: E402
 from export.graph import export_graphs  # noqa: E402
+from export.lean import pack  # noqa: E402
 from export.student import Shape, make_student, tokenizer_of  # noqa: E402
 from export.teacher import Targets, load_teacher  # noqa: E402
 from export.texts import Source  # noqa: E402
@@ -78,13 +81,54 @@ def test_a_bundle_can_be_adapted_and_begins_where_it_ended(made, source, tmp_pat
     assert again.before.cosine == pytest.approx(made.after.cosine, abs=0.02)
 
 
-def test_a_renewed_bundle_gives_the_vectors_of_the_old_one_on_either_device(made, tmp_path):
-    new = renew(made.folder, tmp_path / "renewed")
-    old, again = (open_bundle(folder, provider="cpu").encode(TEXTS[:64]) for folder in (made.folder, new))
-    assert (old * again).sum(axis=1).min() > 0.99
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_bundle_of_an_older_format_opens_and_renewed_gives_its_vectors_on_either_device(
+    number, teacher, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr("export.bundle._LARGE", 1 << 40)  # packs nothing
+        if number == 1:
+            patch.setattr("export.graph._is_plain_bert", lambda *_: False)
+        student = make_student(teacher, Shape((0, 3), 512), TEXTS[:64])
+        old = write_bundle(
+            tmp_path / "old", student, tokenizer_of(teacher), name="old", teacher=TEACHER,
+            rotation=np.eye(384, dtype=np.float32), recipe={"layers": [0, 3], "feed_forward": 512}, figures={},
+        )  # fmt: skip
+    line = json.loads((old / "manifest.json").read_text(encoding="utf-8")) | {"format": number}
+    (old / "manifest.json").write_text(json.dumps(line), encoding="utf-8")
+    new = renew(old, tmp_path / "new")
+    before, after = read_bundle(old), read_bundle(new)
+    assert before.manifest.masked == (number == 1)
+    assert before.manifest.packed == ()
+    assert len(after.manifest.packed) == 1
+    assert [after.manifest.recipe[key] for key in ("layers", "feed_forward")] == [[0, 3], 512]
+    assert len(after.files["weights.bin"]) < len(before.files["weights.bin"]) - 4_500_000
+    if number == 2:  # nothing but the table changed
+        for name in set(before.manifest.tensors) & set(after.manifest.tensors):
+            np.testing.assert_array_equal(before.tensor(name), after.tensor(name))
+    vectors, again = (open_bundle(folder, provider="cpu").encode(TEXTS[:64]) for folder in (old, new))
+    assert (vectors * again).sum(axis=1).min() > 0.99
     tokens = [[101, 2417, 4511, 102], [101, 2317, 102]]
     half = half_session(read_bundle(new), ["CPUExecutionProvider"]).run(tokens)
     assert (half * open_session(read_bundle(new), "cpu", 1).run(tokens)).sum(axis=1).min() > 0.98
+    with pytest.raises(ExportError, match="nothing to renew"):
+        renew(new, tmp_path / "again")
+
+
+def test_a_packed_table_is_near_and_small_numbers_of_frequent_rows_come_back_exactly(monkeypatch):
+    monkeypatch.setattr("export.lean._FINE_ROWS", 300)
+    rng = np.random.default_rng(4)
+    table = np.clip(rng.normal(100, 20, (600, 64)), 0, 255).astype(np.uint8)
+    table[:9] = rng.integers(100 - 16, 100 + 16, (9, 64))
+    table[9], table[300], table[301, ::7] = 100, 0, 255
+    parts = pack(table, 100)
+    assert parts["low_bits"].shape == (300, 8)
+    again = unpack(parts["codes"], parts["low_bits"], parts["steps"], 100)
+    np.testing.assert_array_equal(again[:10], table[:10])
+    error = np.square(again.astype(float) - table)
+    assert np.sqrt(error[10:300].mean()) < 0.055 * 20 < np.sqrt(error[302:].mean()) < 0.1 * 20
+    assert error[300].max() <= 16
+    assert again[301, 0] > 240
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
