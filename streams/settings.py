@@ -110,7 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = msgspec.field(
         default_factory=lambda: {"purchase": -1.0, "dislike": -1.0, "rating": -1.0, "view": 3600.0, "click": 3600.0}
     )
-    half_life_seconds: Annotated[float, _doc("An interaction's weight halves in this time", gt=0)] = 30 * 86_400.0
+    half_life_seconds: Annotated[float, _doc("An interaction's weight halves in this time", gt=0)] = 3650 * 86_400.0
     half_life_events: Annotated[float, _doc("… and with each so many newer interactions", gt=0)] = 20.0
     diversity: Annotated[float, _doc("λ of MMR: 1 is none; below .9 short relevant lists suffer", ge=0, le=1)] = 0.95
     category_cap: Annotated[int, _doc("At most so many items of one first category in ten places", ge=1)] = 5

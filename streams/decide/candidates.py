@@ -31,24 +31,25 @@ _FACETS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """Followers of a batch's histories: entry e says that `follower[e]` follows interaction `place[e]` of `user[e]`."""
+    """What goes with a batch's histories: `follower[e]` with interaction `place[e]` of `user[e]`, in order of users."""
 
     user: Rows
     place: Rows
     follower: Rows
-    weight: NDArray[np.float64]
-    recent: NDArray[np.float64]
+    entry: Rows
+    """For `Followers.weights`."""
+    either: NDArray[np.float32]
+    """Weight of the pairs in either order."""
 
 
 def following_of(table: Table, tastes: Sequence[Taste]) -> Following:
-    """The followers of all interactions of a batch of users."""
+    """What goes with all interactions of a batch of users."""
     sizes = np.array([len(taste.rows) for taste in tastes])
     rows = np.concatenate([taste.rows for taste in tastes]) if len(tastes) else np.zeros(0, np.int64)
     users = np.repeat(np.arange(len(tastes)), sizes)
     places = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    now = np.repeat(np.array([taste.request.now for taste in tastes], np.float64), sizes)
-    owner, follower, weight, recent = table.followers.gather(rows, now)
-    return Following(users[owner], places[owner], follower, weight, recent)
+    owner, entries, followers, either = table.followers.gather(rows)
+    return Following(users[owner], places[owner], followers, entries, either)
 
 
 def find(table: Table, tastes: Sequence[Taste], following: Following, policy: Policy) -> list[Rows]:
@@ -90,12 +91,12 @@ def _shared(table: Table, request: Request) -> Rows:
 
 
 def _followers(table: Table, taste: Taste, following: Following, mine: slice) -> Rows:
-    """What follows the history most: Σ w C/(n + 5)."""
+    """What goes with the history most, in either order: Σ w C/(n + 5)."""
     followers, among = following.follower[mine], taste.request.among
     if not len(followers):
         return followers
     share = taste.weight / (table.counts.events[taste.rows] + 5.0)
-    distinct, scores = table.sums(followers, following.weight[mine] * share[following.place[mine]])
+    distinct, scores = table.sums(followers, following.either[mine] * share[following.place[mine]])
     if among is not None:
         distinct, scores = distinct[among[distinct]], scores[among[distinct]]
     return best_of(distinct, scores, FOLLOWING)

@@ -32,9 +32,9 @@ FEATURES: Final[dict[str, str]] = {
          "facet_categories", "facet_attributes", "price", "usual_popularity", "repeat",
          "repeat_count", "repeat_age", "repeat_share", "repeat_gap"), HISTORY_PART),
     **dict.fromkeys(
-        ("follows_text", "follows_root", "follows_log", "mixture", "mixture_brief", "mixture_1", "mixture_2",
-         "mixture_3", "mixture_max", "lift", "information", "information_max", "recent_mixture", "recent_lift",
-         "mixture_if_new_user"),
+        ("follows_text", "mixture", "mixture_brief", "mixture_1", "mixture_2",
+         "mixture_3", "lift", "information", "information_max", "recent_mixture", "recent_lift",
+         "mixture_if_new_user", "either_root", "either_log", "either_information", "together_root", "together_log"),
         SIMILAR_USERS_PART),
     **dict.fromkeys(
         ("popular_6h", "popular_1d", "popular_4d", "popular_14d", "popular_60d", "popular_ever", "met_ever",
@@ -59,14 +59,15 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows], f
         rows[user, : len(found)] = found
     values = np.empty((len(NAMES), users, width), np.float32)
     similarity = np.zeros((users, HISTORY, width), np.float32)
-    batch = Batch(tastes, rows, sizes, values, similarity, behaviour.pairs_of(table, rows, sizes, following))
+    past = Past.of(tastes)
+    pairs = behaviour.pairs_of(table, rows, sizes, past.now, following)
+    batch = Batch(tastes, rows, sizes, values, similarity, pairs)
     if not width:
         return batch
-    past = Past.of(tastes)
     grids: dict[str, Grid] = {}
     grids |= wording.text(table, batch, past, following)
     grids |= behaviour.popularity(table, batch, past)
-    grids |= behaviour.follows(table, batch, past, following)
+    grids |= behaviour.follows(table, batch, past)
     grids |= wording.facets(table, batch, past)
     grids |= behaviour.arrival(table, batch, past)
     grids |= behaviour.repeats(table, batch)

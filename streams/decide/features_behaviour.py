@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streams.decide.candidates import Following
 from streams.decide.counts import DAY_SECONDS, SIXTY_DAYS
@@ -12,7 +13,7 @@ from streams.decide.grids import Batch, Grid, Pairs, Past
 from streams.decide.ragged import Rows
 from streams.decide.statistics import log_gap
 from streams.decide.table import Table
-from streams.decide.taste import HISTORY, Taste
+from streams.decide.taste import Taste
 from streams.values import Exclusion, Interaction, UserState
 
 _SMOOTHING: Final = 5.0
@@ -41,8 +42,8 @@ def popularity(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
     return grids
 
 
-def pairs_of(table: Table, rows: Rows, sizes: Rows, following: Following) -> Pairs:
-    """The entries of `following` whose follower is a candidate of that user; `rows` [users, candidates]."""
+def pairs_of(table: Table, rows: Rows, sizes: Rows, now: NDArray[np.float64], following: Following) -> Pairs:
+    """The entries of `following` that are candidates of that user; `rows` [users, candidates], `now` [users]."""
     ends = np.searchsorted(following.user, np.arange(len(rows) + 1))
     local = np.full(len(table.live), -1, np.int32)
     places = np.empty(len(following.user), np.int32)
@@ -53,20 +54,20 @@ def pairs_of(table: Table, rows: Rows, sizes: Rows, following: Following) -> Pai
         local[found] = -1
     known = np.flatnonzero(places >= 0)
     user, candidate = following.user[known], places[known].astype(np.int64)
-    width = rows.shape[1]
+    width, weights = rows.shape[1], table.followers.weights(following.entry[known], now[user])
     return Pairs(
         (len(rows), width),
         user,
         following.place[known],
         candidate,
         user * width + candidate,
-        following.weight[known].astype(np.float32),
-        following.recent[known].astype(np.float32),
+        *weights,
     )
 
 
-def follows(table: Table, batch: Batch, past: Past, following: Following) -> dict[str, Grid]:
-    """What follows what: as cosine, as a mixture smoothed by popularity, as lift and information; lately too.
+def follows(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
+    """What follows what, as a mixture smoothed by popularity, as lift and information, lately too; and what goes with
+    what in either order, by distance and by number.
 
     With C the pairs of interaction k and candidate j, n their events, p_j the candidate's share and 5 the smoothing, the
     mixture is Σ w_k (C + 5 p_j) / (n_k + 5). Most pairs are 0: each sum is that of a history that nothing follows, in
@@ -80,11 +81,7 @@ def follows(table: Table, batch: Batch, past: Past, following: Following) -> dic
     met = counts.events[past.rows].astype(np.float32)
     events = counts.events[batch.rows].astype(np.float32)
     weights, at = past.weight * past.there, (pairs.user, pairs.place)
-    seen, drawn, of_candidate = met[at], weights[at] * pairs.weight, events.ravel()[pairs.cell]
-    grids["follows_root"] = (
-        pairs.added(drawn / np.sqrt(seen + np.float32(1))) / np.sqrt(events + np.float32(1)) + nothing
-    )
-    grids["follows_log"] = np.log(pairs.added(drawn / (seen + np.float32(_SMOOTHING))) + np.float32(1e-4)) + nothing
+    seen, of_candidate = met[at], events.ravel()[pairs.cell]
     grids["mixture"] = _mixture(pairs, weights, pairs.weight, usual, met) + nothing
     grids["mixture_brief"] = _mixture(pairs, past.brief, pairs.weight, usual, met) + nothing
     grids["mixture_if_new_user"] = grids["mixture"] / (1.0 + past.count[:, None])
@@ -96,15 +93,16 @@ def follows(table: Table, batch: Batch, past: Past, following: Following) -> dic
         grid = log_usual - np.where(past.there[:, place], log_met[:, place], np.float32(np.nan))[:, None]
         grid.ravel()[pairs.cell[here]] = log_pair[here]
         grids[f"mixture_{place + 1}"] = grid
-    rarest = np.where(past.there, log_met, np.float32(np.inf)).min(axis=1, keepdims=True)
-    grids["mixture_max"] = pairs.greatest(log_pair, np.maximum(log_usual - rarest, np.float32(-30))) + nothing
     rate = np.float32(max(counts.total, 1.0)) / ((seen + 1) * (of_candidate + 1))
     shared = np.log1p(pairs.weight * rate)
     grids["information"] = pairs.added(weights[at] * shared) + nothing
     grids["information_max"] = pairs.greatest(shared, np.zeros_like(usual)) + nothing
-    users = len(batch.tastes)
-    sums = np.bincount(following.user * HISTORY + following.place, following.recent, users * HISTORY)
-    lately = sums.reshape(users, HISTORY).astype(np.float32)
+    root, smoothed = weights[at] / np.sqrt(seen + np.float32(1)), weights[at] / (seen + np.float32(_SMOOTHING))
+    for name, entries in (("either", pairs.either), ("together", pairs.together)):
+        grids[f"{name}_root"] = pairs.added(root * entries) / np.sqrt(events + np.float32(1)) + nothing
+        grids[f"{name}_log"] = np.log(pairs.added(smoothed * entries) + np.float32(1e-4)) + nothing
+    grids["either_information"] = pairs.added(weights[at] * np.log1p(pairs.either * rate)) + nothing
+    lately = counts.sixty_of(past.rows, past.now).astype(np.float32)
     grids["recent_mixture"] = _mixture(pairs, weights, pairs.recent, usual, lately) + nothing
     grids["recent_lift"] = _lift(pairs, weights, pairs.recent, usual, lately) + nothing
     return grids

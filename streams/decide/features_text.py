@@ -58,7 +58,7 @@ def _expected(table: Table, batch: Batch, following: Following) -> NDArray[np.fl
         mine = slice(ends[user], ends[user + 1])
         if mine.stop > mine.start:
             share = taste.weight / (table.counts.events[taste.rows] + _SMOOTHING)
-            weights = following.weight[mine] * share[following.place[mine]]
+            weights = following.either[mine] * share[following.place[mine]]
             followers = following.follower[mine]
             if len(weights) > _EXPECTED:
                 heaviest = np.argpartition(-weights, _EXPECTED)[:_EXPECTED]

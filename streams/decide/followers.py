@@ -1,6 +1,8 @@
-"""What follows what: each item's followers with integer weights, bounded, exact below the bound."""
+"""What follows what, and what precedes it: with integer weights, bounded, exact below the bound."""
 
 from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,41 +10,80 @@ from numpy.typing import NDArray
 from streams.decide.ragged import Ragged, Rows
 from streams.decide.statistics import FOLLOWERS_KEPT, FOLLOWERS_MOST, PAIR_UNIT, PERIOD_SECONDS, Follower, period_of
 
+_COLUMNS: Final = ("row", "total", "period", "current", "previous", "either", "together")
+
+
+_PAIR: Final = np.float32(1.0 / PAIR_UNIT)
+
+
+class Weights(NamedTuple):
+    """Of entries, in pairs at distance 1. Shape [entries] each."""
+
+    total: NDArray[np.float32]
+    """Of the pairs in which the entry's item follows."""
+    recent: NDArray[np.float32]
+    """The same in the current period of 45 days, and in what is left of a sliding one behind it."""
+    either: NDArray[np.float32]
+    """Of the pairs in either order."""
+    together: NDArray[np.float32]
+    """A count: pairs in either order, whatever their distance, whose later event was positive."""
+
 
 class Followers:
     """For each row its followers: the in-memory side of `ItemStatistics.followers`."""
 
     def __init__(self) -> None:
-        self._pool = Ragged(row=np.int32, total=np.int32, period=np.int32, current=np.int32, previous=np.int32)
+        self._pool = Ragged(**dict.fromkeys(_COLUMNS, np.int32))
 
     def reserve(self, rows: int) -> None:
         """Make rows exist."""
         self._pool.reserve(rows)
 
-    def gather(
-        self, rows: Rows, now: NDArray[np.float64]
-    ) -> tuple[Rows, Rows, NDArray[np.float64], NDArray[np.float64]]:
-        """(owner, follower, weight, recent weight) of all followers of `rows`; `now` for each of the rows.
+    def gather(self, rows: Rows) -> tuple[Rows, Rows, Rows, NDArray[np.float32]]:
+        """(owner, entry, item, weight of the pairs in either order) of all entries of `rows`.
 
-        Weights are in pairs at distance 1. Recent: the current period of 45 days and what is left of a sliding one
-        behind it.
+        `owner` indexes `rows`; `entry` is for `weights`, until the next change.
         """
-        owner, flat = self._pool.gather(rows)
-        periods = now / PERIOD_SECONDS
+        owner, entries = self._pool.gather(rows)
+        items = self._pool["row"][entries].astype(np.int64)
+        return owner, entries, items, self._pool["either"][entries] * _PAIR
+
+    def weights(self, entries: Rows, now: NDArray[np.float64]) -> Weights:
+        """All weights of some entries; `now` for each of them."""
+        pool, periods = self._pool, now / PERIOD_SECONDS
         period = np.floor(periods)
-        fresh = (1.0 - (periods - period))[owner]
-        age = period[owner] - self._pool["period"][flat]
-        current, previous = self._pool["current"][flat], self._pool["previous"][flat]
+        fresh = 1.0 - (periods - period)
+        age = period - pool["period"][entries]
+        current, previous = pool["current"][entries], pool["previous"][entries]
         recent = np.where(age <= 0, current + fresh * previous, np.where(age == 1, fresh * current, 0.0))
-        return (
-            owner,
-            self._pool["row"][flat].astype(np.int64),
-            self._pool["total"][flat] / PAIR_UNIT,
-            recent / PAIR_UNIT,
+        return Weights(
+            pool["total"][entries] * _PAIR,
+            recent.astype(np.float32) * _PAIR,
+            pool["either"][entries] * _PAIR,
+            pool["together"][entries].astype(np.float32),
         )
 
-    def observe(self, rows: list[int], follower: int, weights: list[int], at: float) -> None:
-        """One item follows those of `rows`, which are distinct."""
+    def precede(self, follower: int, rows: list[int], weights: list[int], *, positive: bool) -> None:
+        """The items of `rows`, which are distinct, precede one, in an event of that one."""
+        pool, others, added = self._pool, np.array(rows), np.array(weights)
+        order = np.argsort(others)
+        span = pool.span(follower)
+        held = pool["row"][span]
+        places = order[np.minimum(np.searchsorted(others, held, sorter=order), len(others) - 1)]
+        met = np.flatnonzero(others[places] == held)
+        pool["either"][span.start + met] += added[places[met]]
+        pool["together"][span.start + met] += positive
+        missing = np.ones(len(others), np.bool_)
+        missing[places[met]] = False
+        new = others[missing]
+        if len(new):
+            values: dict[str, NDArray[Any] | int] = {"row": new, "either": added[missing], "together": int(positive)}
+            pool.extend(follower, len(new), **{name: values.get(name, 0) for name in _COLUMNS})
+            if pool.length[follower] > FOLLOWERS_MOST:
+                self._cut(follower)
+
+    def observe(self, rows: list[int], follower: int, weights: list[int], at: float, *, positive: bool) -> None:
+        """One item follows those of `rows`, which are distinct, in an event of its own."""
         pool, period = self._pool, period_of(at)
         owners, added = np.array(rows), np.array(weights)
         owner, flat = pool.gather(owners)
@@ -50,6 +91,8 @@ class Followers:
         places, weight = flat[met], added[owner[met]]
         columns = pool.columns
         columns["total"][places] += weight
+        columns["either"][places] += weight
+        columns["together"][places] += positive
         ahead = period - columns["period"][places]
         columns["current"][places[ahead == 0]] += weight[ahead == 0]
         columns["previous"][places[ahead == -1]] += weight[ahead == -1]
@@ -62,17 +105,23 @@ class Followers:
         missing[owner[met]] = False
         new, weight = owners[missing], added[missing]
         if len(new):
-            pool.append(new, row=follower, total=weight, period=period, current=weight, previous=0)
+            values: dict[str, NDArray[Any] | int] = {
+                "row": follower,
+                "total": weight,
+                "period": period,
+                "current": weight,
+                "either": weight,
+                "together": int(positive),
+            }
+            pool.append(new, **{name: values.get(name, 0) for name in _COLUMNS})
             for row in new[pool.length[new] > FOLLOWERS_MOST].tolist():
                 self._cut(row)
 
     def absorb(self, row: int, known: list[tuple[int, Follower]]) -> None:
         """Replace a row's followers by those of its statistics whose items are known: (row, follower)."""
-        values = np.array([(other, f.total, f.period, f.current, f.previous) for other, f in known], np.int64).reshape(
-            -1, 5
-        )
-        names = ("row", "total", "period", "current", "previous")
-        self._pool.replace(row, **{name: values[:, place] for place, name in enumerate(names)})
+        entries = [(o, f.total, f.period, f.current, f.previous, f.total + f.back, f.together) for o, f in known]
+        values = np.array(entries, np.int64).reshape(-1, len(_COLUMNS))
+        self._pool.replace(row, **{name: values[:, place] for place, name in enumerate(_COLUMNS)})
 
     def clear(self, rows: list[int]) -> None:
         """Forget rows that are given to other items, as owners and as followers."""
@@ -88,7 +137,7 @@ class Followers:
     def _cut(self, row: int) -> None:
         span = self._pool.span(row)
         columns = self._pool.columns
-        weight = columns["total"][span] + 4 * (columns["current"][span] + columns["previous"][span])
+        weight = columns["either"][span] + 4 * (columns["current"][span] + columns["previous"][span])
         self._keep(row, np.argsort(-weight, kind="stable")[:FOLLOWERS_KEPT])
 
     def _keep(self, row: int, places: Rows) -> None:

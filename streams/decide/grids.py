@@ -31,6 +31,8 @@ class Pairs:
     weight: Grid
     """In pairs at distance 1. Shape [entries]."""
     recent: Grid
+    either: Grid
+    together: Grid
 
     def added(self, entries: Grid) -> Grid:
         """Sums of entries by (user, candidate)."""

@@ -24,7 +24,7 @@ class Lesson(msgspec.Struct, frozen=True):
     values: bytes
     at: float = 0.0
     features: str = DIGEST
-    """Which features these are: a lesson of another release can't be learned from."""
+    """Which features these are: a lesson of a release that has others can't be learned from."""
 
     @property
     def grid(self) -> NDArray[np.float32]:
@@ -37,10 +37,12 @@ def encode_lesson(lesson: Lesson) -> bytes:
     return msgspec.msgpack.encode(lesson)
 
 
-def decode_lesson(data: bytes) -> Lesson:
-    """The lesson of `encode_lesson`; raises `msgspec.DecodeError` for anything else."""
+def decode_lesson(data: bytes) -> Lesson | None:
+    """The lesson of `encode_lesson`, None for one of other features; raises `msgspec.DecodeError` for anything else."""
     lesson = msgspec.msgpack.decode(data, type=Lesson)
+    if lesson.features != DIGEST:
+        return None
     rows = len(lesson.values) // (2 * len(NAMES))
-    if lesson.features != DIGEST or rows * 2 * len(NAMES) != len(lesson.values) or not 0 < lesson.targets < rows:
-        raise msgspec.DecodeError("a lesson of other features than this release has")
+    if rows * 2 * len(NAMES) != len(lesson.values) or not 0 < lesson.targets < rows:
+        raise msgspec.DecodeError("a lesson of another size than its features have")
     return lesson

@@ -15,7 +15,7 @@ class Policy:
 
     event_weights: Mapping[str, float] = field(default_factory=lambda: Settings().event_weights)
     exclude_seconds: Mapping[str, float] = field(default_factory=lambda: Settings().exclude_seconds)
-    half_life_seconds: float = 30 * 86_400.0
+    half_life_seconds: float = 3650 * 86_400.0
     half_life_events: float = 20.0
     diversity: float = 0.95
     category_cap: int = 5

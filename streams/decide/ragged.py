@@ -73,6 +73,14 @@ class Ragged:
             self.columns[name][at] = entries
         self.length[rows] += 1
 
+    def extend(self, row: int, count: int, /, **values: NDArray[Any] | int) -> None:
+        """Add `count` entries to one row."""
+        self._make_room(row, int(self.length[row]) + count)
+        end = int(self._start[row] + self.length[row])
+        for name, entries in values.items():
+            self.columns[name][end : end + count] = entries
+        self.length[row] += count
+
     def _make_room(self, row: int, count: int) -> None:
         if count <= self._room[row]:
             return

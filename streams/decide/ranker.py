@@ -33,7 +33,7 @@ TEMPERATURE: Final = 1.0
 PRIOR_LESSONS: Final = 200
 """The prior's moments count as so many lessons."""
 SINGLE_EXPERTS: Final = (
-    "popular_14d", "popular_1d", "popular_60d", "popular_ever", "mixture", "mixture_brief", "mixture_1", "follows_root",
+    "popular_14d", "popular_1d", "popular_60d", "popular_ever", "mixture", "mixture_brief", "mixture_1", "either_root",
     "dense_mean", "dense_last", "lexical_mean", "age", "velocity", "recent_mixture", "repeat_count",
 )  # fmt: skip
 _DESCENDING: Final = frozenset({"age"})
@@ -82,9 +82,10 @@ class Learner:
         self.offset = first.offset
         self.frozen = first.frozen
         self.epoch = first.epoch
-        self._mean = _array([first.mean], 0.0)[0]
-        self._square = _array([first.spread], 1.0)[0] ** 2
-        self._weights = _array(first.weights, 0.0)
+        # features that the state doesn't know yet, since a release before had none of them, begin as in the prior
+        self._mean = _array([prior.mean | first.mean], 0.0)[0]
+        self._square = _array([prior.spread | first.spread], 1.0)[0] ** 2
+        self._weights = _array([old | new for old, new in zip(prior.weights, first.weights, strict=True)], 0.0)
         self._squares = (
             _array(first.squares, FIRST_SQUARES) if first.squares else np.full_like(self._weights, FIRST_SQUARES)
         )

@@ -26,8 +26,8 @@ UNLIKED: Final = 0.3
 HOURS_KEPT: Final = 48
 DAYS_KEPT: Final = 90
 PERIOD_SECONDS: Final = 45 * 86_400.0
-FOLLOWERS_KEPT: Final = 128
-FOLLOWERS_MOST: Final = 256
+FOLLOWERS_KEPT: Final = 256
+FOLLOWERS_MOST: Final = 512
 """A list of followers that grows beyond MOST is cut to the KEPT heaviest."""
 
 
@@ -43,15 +43,22 @@ class Signal(msgspec.Struct, frozen=True, array_like=True):
     rating: float | None = None
     gap_seconds: float | None = None
     """Since this user last met this item; None the first time."""
+    before: tuple[tuple[str, int], ...] = ()
+    """(item, weight) of each pair in which this item is the follower."""
 
 
 class Follower(msgspec.Struct, array_like=True):
-    """How much one item follows another: all of it, and by the last two periods of 45 days that saw any."""
+    """How much one item follows another: all of it, and by the last two periods of 45 days that saw any; how much it
+    precedes it (an item that only does that is here with a `total` of 0), and how often they met, in either order.
+    """
 
     total: int = 0
     period: int = 0
     current: int = 0
     previous: int = 0
+    back: int = 0
+    together: int = 0
+    """Pairs, whatever their distance, whose later event was positive."""
 
     def add(self, weight: int, period: int) -> None:
         """Add a weight of a period; commutes."""
@@ -114,12 +121,16 @@ def signals_of(state_before: UserState, interaction: Interaction, liked_from: fl
         )
     ]
     seen = {item_id}
+    pairs: list[tuple[str, int]] = []
     for distance, other in enumerate(reversed(before[-PREDECESSORS:]), start=1):
         if other.item_id is None or other.item_id in seen:
             continue
         seen.add(other.item_id)
         weight = round(PAIR_UNIT * (1.0 if positive else UNLIKED) / distance)
+        pairs.append((other.item_id, weight))
         signals.append(Signal(other.item_id, interaction.at, positive, item_id, weight))
+    if pairs:
+        signals[0] = msgspec.structs.replace(signals[0], before=tuple(pairs))
     return signals
 
 
@@ -138,8 +149,14 @@ def fold(
     for signal in signals:
         if signal.follower is None:
             _count(statistics, signal)
+            for other, weight in signal.before:
+                preceding = statistics.followers.setdefault(other, Follower())
+                preceding.back += weight
+                preceding.together += signal.positive
         else:
-            statistics.followers.setdefault(signal.follower, Follower()).add(signal.weight, period_of(signal.at))
+            following = statistics.followers.setdefault(signal.follower, Follower())
+            following.add(signal.weight, period_of(signal.at))
+            following.together += signal.positive
     if len(statistics.followers) > FOLLOWERS_MOST:
         heaviest = sorted(statistics.followers.items(), key=lambda pair: (-_weight(pair[1]), pair[0]))
         statistics.followers = dict(heaviest[:FOLLOWERS_KEPT])
@@ -157,7 +174,7 @@ def log_gap(gap_seconds: float) -> float:
 
 
 def _weight(follower: Follower) -> int:
-    return follower.total + 4 * (follower.current + follower.previous)
+    return follower.total + follower.back + 4 * (follower.current + follower.previous)
 
 
 def _count(statistics: ItemStatistics, signal: Signal) -> None:

@@ -130,7 +130,7 @@ class Table:
 
     def observe(self, signals: Iterable[Signal]) -> None:
         """Count the signals of one event; those of items that aren't held are left out."""
-        followed: dict[str, tuple[list[int], list[int], float]] = {}
+        followed: dict[str, tuple[list[int], list[int], Signal]] = {}
         for signal in signals:
             row = self.rows.get(signal.item_id)
             if row is None:
@@ -140,12 +140,15 @@ class Table:
                 grown = self.counts.observe(row, signal)
                 self.wording.count(row, grown)
                 self._touch(row, signal.at, arrives=first)
+                before = [(self.rows[other], weight) for other, weight in signal.before if other in self.rows]
+                if before:
+                    self.followers.precede(row, *map(list, zip(*before, strict=True)), positive=signal.positive)
             elif signal.follower in self.rows:
-                rows, weights, _ = followed.setdefault(signal.follower, ([], [], signal.at))
+                rows, weights, _ = followed.setdefault(signal.follower, ([], [], signal))
                 rows.append(row)
                 weights.append(signal.weight)
-        for follower, (rows, weights, at) in followed.items():
-            self.followers.observe(rows, self.rows[follower], weights, at)
+        for follower, (rows, weights, signal) in followed.items():
+            self.followers.observe(rows, self.rows[follower], weights, signal.at, positive=signal.positive)
 
     def absorb(self, statistics: Iterable[ItemStatistics]) -> None:
         """Replace the counts of items by what is stored; items that aren't held are left out."""

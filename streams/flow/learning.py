@@ -10,6 +10,7 @@ day is kept beside it under keys of its own, for eight days, so that there is so
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -31,6 +32,8 @@ from streams.flow.fanout import Budget
 from streams.flow.users import UserWork
 from streams.ports import Clock, Publisher
 from streams.values import Message, Record, Topic, Vector
+
+log = logging.getLogger(__name__)
 
 MODEL_KEY: Final = b"ranker"
 CHECKPOINT: Final = b"ranker-"
@@ -176,15 +179,22 @@ def _shares_of_parts(weights: NDArray[np.float32]) -> dict[str, float]:
 
 def decode_lessons(
     records: Sequence[Record],
-) -> tuple[list[tuple[Record, Lesson]], list[tuple[Record, PoisonError]]]:
-    """Records of `lessons` with what they hold, and those that hold no lesson."""
-    good, dead = [], []
+) -> tuple[list[tuple[Record, Lesson]], list[Record], list[tuple[Record, PoisonError]]]:
+    """Records of `lessons` with what they hold, those of releases with other features, and those that hold no lesson."""
+    good, foreign, dead = [], [], []
     for record in records:
         try:
-            good.append((record, decode_lesson(record.value or b"")))
+            lesson = decode_lesson(record.value or b"")
         except (msgspec.MsgspecError, ValueError) as error:
             dead.append((record, PoisonError("schema", f"not a lesson: {error}")))
-    return good, dead
+            continue
+        if lesson is None:
+            foreign.append(record)
+        else:
+            good.append((record, lesson))
+    if foreign:
+        log.info("%d lessons of a release with other features are passed over", len(foreign))
+    return good, foreign, dead
 
 
 def _choice_of(work: UserWork, texts: Mapping[str, Vector], policy: Policy) -> _Choice | None:

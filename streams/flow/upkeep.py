@@ -112,10 +112,10 @@ class Upkeep:
 
     async def learn(self, records: Sequence[Record], check: Callable[[], None]) -> None:
         """Records of `lessons` into the ranker; what is none is buried. `check`: see `fold`."""
-        good, dead = decode_lessons(records)
+        good, foreign, dead = decode_lessons(records)
         await self._bury(dead)
         check()
-        self._parts.learning.take(good, [record for record, _ in dead])
+        self._parts.learning.take(good, [*foreign, *(record for record, _ in dead)])
 
     async def finish(self) -> None:
         """Flush and publish what was learned, whether due or not."""

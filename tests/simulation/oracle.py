@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from streams.decide.statistics import ItemStatistics
+from streams.decide.statistics import Follower, ItemStatistics
 from streams.ports import Point
 from streams.values import ItemRecord, Topic, UserState
 from tests.simulation.story import Sent
@@ -83,8 +83,12 @@ class ExpectedStatistics:
     first_at: float = math.inf
     last_at: float = -math.inf
     days: Counter[int] = field(default_factory=Counter)
-    followers: Counter[str] = field(default_factory=Counter)
+    pairs: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     applied: dict[str, int] = field(default_factory=dict)
+
+    def sums_of_pairs(self) -> dict[str, tuple[int, int, int]]:
+        """{other item: (weight with which it follows, weight with which it precedes, how often they met)}."""
+        return {other: (sums["total"], sums["back"], sums["together"]) for other, sums in self.pairs.items()}
 
 
 @dataclass(slots=True)
@@ -265,7 +269,9 @@ def _count_orderly(events: Sequence[Placed], counts: defaultdict[str, ExpectedSt
             other = (one.sent.body or {})["item_id"]
             if other not in met:
                 met.add(other)
-                counts[other].followers[item] += round(720 * (1.0 if positive else 0.3) / distance)
+                weight = round(720 * (1.0 if positive else 0.3) / distance)
+                counts[other].pairs[item].update(total=weight, together=int(positive))
+                own.pairs[other].update(back=weight, together=int(positive))
                 counts[other].applied[source] = max(counts[other].applied.get(source, -1), event.offset)
 
 
@@ -317,6 +323,10 @@ def _compare_applied(user: str, want: ExpectedUser, state: UserState) -> list[st
     ]
 
 
+def _sums(one: Follower) -> tuple[int, int, int]:
+    return one.total, one.back, one.together
+
+
 def _profile(body: Mapping[str, Any]) -> tuple[Any, ...]:
     return (body.get("profile") or "", tuple(body.get("interests") or ()), tuple(body.get("blocked_items") or ()))
 
@@ -357,7 +367,7 @@ def compare_statistics(expected: Mapping[str, ExpectedStatistics], points: Mappi
     for item, want in expected.items():
         point = points.get(item)
         if point is None:
-            if want.least or (want.exact and want.followers):
+            if want.least or (want.exact and want.pairs):
                 wrong.append(f"statistics of {item} are missing")
             continue
         found = _STATISTICS.decode(point.body)
@@ -373,7 +383,7 @@ def compare_statistics(expected: Mapping[str, ExpectedStatistics], points: Mappi
             ("first", found.first_at, want.first_at),
             ("last", found.last_at, want.last_at),
             ("days", {day: counts[0] for day, counts in found.days.items()}, dict(want.days)),
-            ("followers", {other: one.total for other, one in found.followers.items()}, dict(want.followers)),
+            ("pairs", {other: _sums(one) for other, one in found.followers.items()}, want.sums_of_pairs()),
             ("applied", found.applied, want.applied),
         ]
         wrong += [f"{what} of {item}: {is_} instead of {should}" for what, is_, should in pairs if is_ != should]

@@ -56,9 +56,19 @@ def test_mixtures_are_smoothed_by_popularity(table: Table) -> None:
     mixture = [(pair + 5 * chance) / (count + 5) for pair, count in zip(pairs, met, strict=True)]
     assert features["mixture_1"] == pytest.approx(math.log(mixture[0]), abs=1e-3)
     assert features["mixture_2"] == pytest.approx(math.log(mixture[1]), abs=1e-3)
-    assert features["mixture_max"] == pytest.approx(math.log(max(mixture)), abs=1e-3)
     weights = np.exp2(-np.arange(3) / 20)
     assert features["mixture"] == pytest.approx(math.log(float(weights @ mixture / weights.sum())), abs=1e-3)
+
+
+def test_pairs_count_in_either_order_by_distance_and_by_number(table: Table) -> None:
+    features = seen(table, STATE, "wine-5")
+    weights = np.exp2(-np.arange(3) / 20) / np.exp2(-np.arange(3) / 20).sum()
+    met = np.array([1, 3, 1])
+    # as above, and wine-2 once right after wine-5
+    for name, pairs in (("either", np.array([1.0, 3.0, 0.5])), ("together", np.array([1.0, 3.0, 1.0]))):
+        root = float(weights @ (pairs / np.sqrt(met + 1))) / math.sqrt(3 + 1)
+        assert features[f"{name}_root"] == pytest.approx(root, abs=1e-3)
+        assert features[f"{name}_log"] == pytest.approx(math.log(float(weights @ (pairs / (met + 5))) + 1e-4), abs=1e-3)
 
 
 def test_popularity_is_the_logarithm_of_faded_counts(table: Table) -> None:

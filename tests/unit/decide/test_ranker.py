@@ -67,10 +67,11 @@ def test_a_learner_goes_on_from_its_bytes() -> None:
         decode_learner(b"{}")
 
 
-def test_a_lesson_survives_its_bytes_and_one_of_other_features_is_refused() -> None:
+def test_a_lesson_survives_its_bytes_one_of_other_features_is_none_and_a_broken_one_is_refused() -> None:
     one = lesson("price", 1)
     assert decode_lesson(encode_lesson(one)) == one
-    for changed in ({"features": "other"}, {"values": one.values[:-2]}, {"targets": 0}, {"targets": 21}):
+    assert decode_lesson(encode_lesson(msgspec.structs.replace(one, features="other", values=b"12"))) is None
+    for changed in ({"values": one.values[:-2]}, {"targets": 0}, {"targets": 21}):
         with pytest.raises(msgspec.DecodeError):
             decode_lesson(encode_lesson(msgspec.structs.replace(one, **changed)))
     with pytest.raises(msgspec.DecodeError):
