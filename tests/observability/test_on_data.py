@@ -161,7 +161,9 @@ async def load(kafka: str, prefix: str, seconds: float) -> dict[str, tuple[dict[
                 await send("events", user, event | {"event_id": f"bad{step}", "type": "stare"})
                 await send("events", user, b"{not json")
                 await send("items", f"i{ITEMS + step}", item(ITEMS + step))
-                other = f"u{chance.randrange(USERS)}"  # what comes with an event of the same user is one list, the event's
+                other = (
+                    f"u{chance.randrange(USERS)}"  # what comes with an event of the same user is one list, the event's
+                )
                 await send("users", other, {"user_id": other, "profile": " ".join(chance.sample(WORDS, 2))})
             if step % 300 == 0:
                 await send("users", user, None)
