@@ -1,6 +1,6 @@
 """Retrieval: which few hundred items are worth ranking for a user. Every source brings its best; ranking decides.
 
-Sources: what follows the last interactions, the nearest by text of the last eight, profile and wishes by dense and
+Sources: what goes with the last interactions, the nearest by text of the last eight, profile and wishes by dense and
 lexical cosine, popular at several horizons, just met by anybody, newest, and (where policy lets items return) what the
 user has met before.
 """
@@ -20,7 +20,7 @@ from streams.decide.table import POPULAR, POPULAR_HORIZONS, Table, best_of
 from streams.decide.taste import Request, Taste
 from streams.values import Exclusion, Interaction, ItemRecord
 
-FOLLOWING: Final = 150
+COMPANIONS: Final = 150
 NEWEST: Final = 100
 JUST_MET: Final = 60
 WORDED: Final = 80
@@ -30,41 +30,41 @@ _FACETS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Following:
-    """What goes with a batch's histories: `follower[e]` with interaction `place[e]` of `user[e]`, in order of users."""
+class Company:
+    """What goes with a batch's histories: `companion[e]` with interaction `place[e]` of `user[e]`, in order of users."""
 
     user: Rows
     place: Rows
-    follower: Rows
+    companion: Rows
     entry: Rows
-    """For `Followers.weights`."""
+    """For `Companions.weights`."""
     either: NDArray[np.float32]
     """Weight of the pairs in either order."""
 
 
-def following_of(table: Table, tastes: Sequence[Taste]) -> Following:
+def company_of(table: Table, tastes: Sequence[Taste]) -> Company:
     """What goes with all interactions of a batch of users."""
     sizes = np.array([len(taste.rows) for taste in tastes])
     rows = np.concatenate([taste.rows for taste in tastes]) if len(tastes) else np.zeros(0, np.int64)
     users = np.repeat(np.arange(len(tastes)), sizes)
     places = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    owner, entries, followers, either = table.followers.gather(rows)
-    return Following(users[owner], places[owner], followers, entries, either)
+    owner, entries, companions, either = table.companions.gather(rows)
+    return Company(users[owner], places[owner], companions, entries, either)
 
 
-def find(table: Table, tastes: Sequence[Taste], following: Following, policy: Policy) -> list[Rows]:
+def find(table: Table, tastes: Sequence[Taste], company: Company, policy: Policy) -> list[Rows]:
     """Candidate rows of each user: distinct, recommendable, neither excluded nor blocked; perhaps none."""
-    ends = np.searchsorted(following.user, np.arange(len(tastes) + 1))
+    ends = np.searchsorted(company.user, np.arange(len(tastes) + 1))
     found = []
     for user, taste in enumerate(tastes):
-        sources = _sources(table, taste, following, slice(ends[user], ends[user + 1]))
+        sources = _sources(table, taste, company, slice(ends[user], ends[user + 1]))
         found.append(_allowed(table, table.distinct(np.concatenate(sources)), taste.request, policy))
     return found
 
 
-def _sources(table: Table, taste: Taste, following: Following, mine: slice) -> list[Rows]:
+def _sources(table: Table, taste: Taste, company: Company, mine: slice) -> list[Rows]:
     request = taste.request
-    found = [_shared(table, request), _followers(table, taste, following, mine)]
+    found = [_shared(table, request), _companions(table, taste, company, mine)]
     if request.came:
         found.append(np.array([table.rows[one] for one in request.came if one in table.rows], np.int64))
     if not taste.is_cold:
@@ -90,16 +90,16 @@ def _shared(table: Table, request: Request) -> Rows:
     return np.concatenate([*best, came[request.among[came]][:NEWEST]])
 
 
-def _followers(table: Table, taste: Taste, following: Following, mine: slice) -> Rows:
+def _companions(table: Table, taste: Taste, company: Company, mine: slice) -> Rows:
     """What goes with the history most, in either order: Σ w C/(n + 5)."""
-    followers, among = following.follower[mine], taste.request.among
-    if not len(followers):
-        return followers
+    companions, among = company.companion[mine], taste.request.among
+    if not len(companions):
+        return companions
     share = taste.weight / (table.counts.events[taste.rows] + 5.0)
-    distinct, scores = table.sums(followers, following.either[mine] * share[following.place[mine]])
+    distinct, scores = table.sums(companions, company.either[mine] * share[company.place[mine]])
     if among is not None:
         distinct, scores = distinct[among[distinct]], scores[among[distinct]]
-    return best_of(distinct, scores, FOLLOWING)
+    return best_of(distinct, scores, COMPANIONS)
 
 
 def _in_facets(table: Table, taste: Taste) -> Rows:

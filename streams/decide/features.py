@@ -12,7 +12,7 @@ import numpy as np
 
 from streams.decide import features_behaviour as behaviour
 from streams.decide import features_text as wording
-from streams.decide.candidates import Following
+from streams.decide.candidates import Company
 from streams.decide.grids import Batch, Grid, Past
 from streams.decide.ragged import Rows
 from streams.decide.table import Table
@@ -32,7 +32,7 @@ FEATURES: Final[dict[str, str]] = {
          "facet_categories", "facet_attributes", "price", "usual_popularity", "repeat",
          "repeat_count", "repeat_age", "repeat_share", "repeat_gap"), HISTORY_PART),
     **dict.fromkeys(
-        ("follows_text", "mixture", "mixture_brief", "mixture_1", "mixture_2",
+        ("together_text", "mixture", "mixture_brief", "mixture_1", "mixture_2",
          "mixture_3", "lift", "information", "information_max", "recent_mixture", "recent_lift",
          "mixture_if_new_user", "either_root", "either_log", "either_information", "together_root", "together_log"),
         SIMILAR_USERS_PART),
@@ -50,7 +50,7 @@ NAMES: Final = tuple(FEATURES)
 PLACE: Final = {name: place for place, name in enumerate(NAMES)}
 
 
-def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows], following: Following) -> Batch:
+def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows], company: Company) -> Batch:
     """The features of each user's candidates."""
     users, width = len(tastes), max((len(rows) for rows in candidates), default=0)
     sizes = np.array([len(rows) for rows in candidates])
@@ -60,14 +60,14 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows], f
     values = np.empty((len(NAMES), users, width), np.float32)
     similarity = np.zeros((users, HISTORY, width), np.float32)
     past = Past.of(tastes)
-    pairs = behaviour.pairs_of(table, rows, sizes, past.now, following)
+    pairs = behaviour.pairs_of(table, rows, sizes, past.now, company)
     batch = Batch(tastes, rows, sizes, values, similarity, pairs)
     if not width:
         return batch
     grids: dict[str, Grid] = {}
-    grids |= wording.text(table, batch, past, following)
+    grids |= wording.text(table, batch, past, company)
     grids |= behaviour.popularity(table, batch, past)
-    grids |= behaviour.follows(table, batch, past)
+    grids |= behaviour.together(table, batch, past)
     grids |= wording.facets(table, batch, past)
     grids |= behaviour.arrival(table, batch, past)
     grids |= behaviour.repeats(table, batch)

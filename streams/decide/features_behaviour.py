@@ -1,4 +1,4 @@
-"""Features of behaviour: popularity, what follows what, arrival, repeats."""
+"""Features of behaviour: popularity, what goes with what, arrival, repeats."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.decide.candidates import Following
+from streams.decide.candidates import Company
 from streams.decide.counts import DAY_SECONDS, SIXTY_DAYS
 from streams.decide.grids import Batch, Grid, Pairs, Past
 from streams.decide.ragged import Rows
@@ -42,30 +42,30 @@ def popularity(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
     return grids
 
 
-def pairs_of(table: Table, rows: Rows, sizes: Rows, now: NDArray[np.float64], following: Following) -> Pairs:
-    """The entries of `following` that are candidates of that user; `rows` [users, candidates], `now` [users]."""
-    ends = np.searchsorted(following.user, np.arange(len(rows) + 1))
+def pairs_of(table: Table, rows: Rows, sizes: Rows, now: NDArray[np.float64], company: Company) -> Pairs:
+    """The entries of `company` that are candidates of that user; `rows` [users, candidates], `now` [users]."""
+    ends = np.searchsorted(company.user, np.arange(len(rows) + 1))
     local = np.full(len(table.live), -1, np.int32)
-    places = np.empty(len(following.user), np.int32)
+    places = np.empty(len(company.user), np.int32)
     for one in range(len(rows)):
         mine, found = slice(ends[one], ends[one + 1]), rows[one, : sizes[one]]
         local[found] = np.arange(len(found))
-        places[mine] = local[following.follower[mine]]
+        places[mine] = local[company.companion[mine]]
         local[found] = -1
     known = np.flatnonzero(places >= 0)
-    user, candidate = following.user[known], places[known].astype(np.int64)
-    width, weights = rows.shape[1], table.followers.weights(following.entry[known], now[user])
+    user, candidate = company.user[known], places[known].astype(np.int64)
+    width, weights = rows.shape[1], table.companions.weights(company.entry[known], now[user])
     return Pairs(
         (len(rows), width),
         user,
-        following.place[known],
+        company.place[known],
         candidate,
         user * width + candidate,
         *weights,
     )
 
 
-def follows(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
+def together(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
     """What follows what, as a mixture smoothed by popularity, as lift and information, lately too; and what goes with
     what in either order, by distance and by number.
 

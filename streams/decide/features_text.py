@@ -1,4 +1,4 @@
-"""Features of text: likeness to the history, to what follows it, to the user's own words; facets and price."""
+"""Features of text: likeness to the history, to what goes with it, to the user's own words; facets and price."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.decide.candidates import Following
+from streams.decide.candidates import Company
 from streams.decide.counts import SIXTY_DAYS
 from streams.decide.grids import Batch, Grid, Past, mixed
 from streams.decide.ragged import Ragged, Rows
@@ -19,20 +19,20 @@ from streams.decide.words import KINDS
 
 _SMOOTHING: Final = 5.0
 _EXPECTED: Final = 64
-"""Followers that make the text that is expected next."""
+"""Companions that make the text that is expected next."""
 
 
-def text(table: Table, batch: Batch, past: Past, following: Following) -> dict[str, Grid]:
-    """Dense and lexical likeness to the history, and to what usually follows it."""
+def text(table: Table, batch: Batch, past: Past, company: Company) -> dict[str, Grid]:
+    """Dense and lexical likeness to the history, and to what usually goes with it."""
     grids: dict[str, Grid] = {}
     sims = batch.similarity
-    follows = np.zeros(batch.rows.shape, np.float32)
-    expected = _expected(table, batch, following)
+    expects = np.zeros(batch.rows.shape, np.float32)
+    expected = _expected(table, batch, company)
     for user, taste in enumerate(batch.tastes):  # one by one: what is gathered for one user stays in the cache
         vectors = table.short.take(batch.rows[user], axis=0)
         count = len(taste.rows)
         np.matmul(table.short[taste.rows], vectors.T, out=sims[user, :count])
-        np.matmul(vectors, expected[user], out=follows[user])
+        np.matmul(vectors, expected[user], out=expects[user])
     nothing = past.unless_cold
     grids["dense_mean"] = mixed(past.weight, sims) + nothing
     grids["dense_brief"] = mixed(past.brief, sims) + nothing
@@ -46,24 +46,24 @@ def text(table: Table, batch: Batch, past: Past, following: Following) -> dict[s
     grids["dense_if_rare"] = grids["dense_mean"] * rare
     grids["lexical_if_rare"] = grids["lexical_mean"] * rare
     grids["dense_if_new_user"] = grids["dense_mean"] / (1.0 + past.count[:, None])
-    grids["follows_text"] = follows + nothing
+    grids["together_text"] = expects + nothing
     return grids
 
 
-def _expected(table: Table, batch: Batch, following: Following) -> NDArray[np.float32]:
-    """The mean text of what usually follows each user's history, unit rows. Shape [users, dimensions]."""
+def _expected(table: Table, batch: Batch, company: Company) -> NDArray[np.float32]:
+    """The mean text of what usually goes with each user's history, unit rows. Shape [users, dimensions]."""
     expected = np.zeros((len(batch.tastes), table.short.shape[1]), np.float32)
-    ends = np.searchsorted(following.user, np.arange(len(batch.tastes) + 1))
+    ends = np.searchsorted(company.user, np.arange(len(batch.tastes) + 1))
     for user, taste in enumerate(batch.tastes):
         mine = slice(ends[user], ends[user + 1])
         if mine.stop > mine.start:
             share = taste.weight / (table.counts.events[taste.rows] + _SMOOTHING)
-            weights = following.either[mine] * share[following.place[mine]]
-            followers = following.follower[mine]
+            weights = company.either[mine] * share[company.place[mine]]
+            companions = company.companion[mine]
             if len(weights) > _EXPECTED:
                 heaviest = np.argpartition(-weights, _EXPECTED)[:_EXPECTED]
-                weights, followers = weights[heaviest], followers[heaviest]
-            expected[user] = weights.astype(np.float32) @ table.short[followers]
+                weights, companions = weights[heaviest], companions[heaviest]
+            expected[user] = weights.astype(np.float32) @ table.short[companions]
     return np.asarray(expected / np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), np.float32(1e-6)))
 
 

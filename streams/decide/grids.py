@@ -17,7 +17,7 @@ Grid = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Entries (user, interaction, candidate) where the candidate has followed the interaction's item; by user."""
+    """Entries (user, interaction, candidate) where the candidate goes with the interaction's item; by user."""
 
     shape: tuple[int, int]
     """Users, candidates."""

@@ -56,9 +56,9 @@ def batch_of(columns: Table, requests: Sequence[Request], policy: Policy) -> Bat
 
 
 def _batch(columns: Table, tastes: Sequence[Taste], policy: Policy) -> Batch:
-    following = candidates.following_of(columns, tastes)
-    found = candidates.find(columns, tastes, following, policy)
-    return compute(columns, tastes, found, following)
+    company = candidates.company_of(columns, tastes)
+    found = candidates.find(columns, tastes, company, policy)
+    return compute(columns, tastes, found, company)
 
 
 def lessons_of(
@@ -66,8 +66,8 @@ def lessons_of(
 ) -> list[Lesson | None]:
     """What is learned from users who chose `targets` in the state of `requests`; None where none was a candidate."""
     tastes = [taste_of(columns, request, policy) for request in requests]
-    following = candidates.following_of(columns, tastes)
-    found = candidates.find(columns, tastes, following, policy)
+    company = candidates.company_of(columns, tastes)
+    found = candidates.find(columns, tastes, company, policy)
     drawn: list[Rows] = []
     counts: list[int] = []
     for taste, rows, wanted in zip(tastes, found, targets, strict=True):
@@ -79,7 +79,7 @@ def lessons_of(
             others = np.random.default_rng(taste.request.seed).choice(others, LESSON_OTHERS, replace=False)
         counts.append(len(hits) if len(others) else 0)
         drawn.append(np.concatenate([hits, others]) if counts[-1] else np.zeros(0, np.int64))
-    batch = compute(columns, tastes, drawn, following)
+    batch = compute(columns, tastes, drawn, company)
     values = np.clip(batch.values, -60000, 60000).astype(np.float16)
     return [
         Lesson(count, taste.is_cold, len(rows), values[:, user, : batch.sizes[user]].T.tobytes(), taste.request.now)

@@ -1,7 +1,7 @@
 """What events say about items, for all users: signals, and the bounded statistics that they are folded into.
 
 Everything that is kept is a sum of integers, a minimum, a maximum or a bucket evicted by the greatest seen, so that
-the order in which signals of different partitions arrive makes no difference; followers are exact below their bound.
+the order in which signals of different partitions arrive makes no difference; companions are exact below their bound.
 No user is named here: nothing has to be taken back when somebody is erased.
 """
 
@@ -26,9 +26,9 @@ UNLIKED: Final = 0.3
 HOURS_KEPT: Final = 48
 DAYS_KEPT: Final = 90
 PERIOD_SECONDS: Final = 45 * 86_400.0
-FOLLOWERS_KEPT: Final = 256
-FOLLOWERS_MOST: Final = 512
-"""A list of followers that grows beyond MOST is cut to the KEPT heaviest."""
+COMPANIONS_KEPT: Final = 256
+COMPANIONS_MOST: Final = 512
+"""A list of companions that grows beyond MOST is cut to the KEPT heaviest."""
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True):
@@ -47,7 +47,7 @@ class Signal(msgspec.Struct, frozen=True, array_like=True):
     """(item, weight) of each pair in which this item is the follower."""
 
 
-class Follower(msgspec.Struct, array_like=True):
+class Companion(msgspec.Struct, array_like=True):
     """How much one item follows another: all of it, and by the last two periods of 45 days that saw any; how much it
     precedes it (an item that only does that is here with a `total` of 0), and how often they met, in either order.
     """
@@ -92,7 +92,7 @@ class ItemStatistics(msgspec.Struct, omit_defaults=True):
     """{hour since the epoch: [events, positive events]}, of the last 48 hours seen."""
     days: dict[int, list[int]] = {}
     """{day since the epoch: [events, positive events]}, of the last 90 days seen."""
-    followers: dict[str, Follower] = {}
+    companions: dict[str, Companion] = msgspec.field(default_factory=dict, name="followers")
     version: int = 0
     write_id: str = ""
 
@@ -150,16 +150,16 @@ def fold(
         if signal.follower is None:
             _count(statistics, signal)
             for other, weight in signal.before:
-                preceding = statistics.followers.setdefault(other, Follower())
+                preceding = statistics.companions.setdefault(other, Companion())
                 preceding.back += weight
                 preceding.together += signal.positive
         else:
-            following = statistics.followers.setdefault(signal.follower, Follower())
+            following = statistics.companions.setdefault(signal.follower, Companion())
             following.add(signal.weight, period_of(signal.at))
             following.together += signal.positive
-    if len(statistics.followers) > FOLLOWERS_MOST:
-        heaviest = sorted(statistics.followers.items(), key=lambda pair: (-_weight(pair[1]), pair[0]))
-        statistics.followers = dict(heaviest[:FOLLOWERS_KEPT])
+    if len(statistics.companions) > COMPANIONS_MOST:
+        heaviest = sorted(statistics.companions.items(), key=lambda pair: (-_weight(pair[1]), pair[0]))
+        statistics.companions = dict(heaviest[:COMPANIONS_KEPT])
     return statistics
 
 
@@ -173,8 +173,8 @@ def log_gap(gap_seconds: float) -> float:
     return math.log1p(max(gap_seconds, 0.0) / 3600.0)
 
 
-def _weight(follower: Follower) -> int:
-    return follower.total + follower.back + 4 * (follower.current + follower.previous)
+def _weight(one: Companion) -> int:
+    return one.total + one.back + 4 * (one.current + one.previous)
 
 
 def _count(statistics: ItemStatistics, signal: Signal) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.decide.arrivals import Arrivals
+from streams.decide.companions import Companions
 from streams.decide.counts import Counts
-from streams.decide.followers import Followers
 from streams.decide.items import TEXT
 from streams.decide.nearness import Nearness
 from streams.decide.ragged import Rows
@@ -53,7 +53,7 @@ class Table:
         self.records: list[ItemRecord | None] = []
         self.rows: dict[str, int] = {}
         self.counts = Counts()
-        self.followers = Followers()
+        self.companions = Companions()
         self.wording = Wording()
         self.nearness = Nearness()
         self.arrivals = Arrivals()
@@ -142,13 +142,13 @@ class Table:
                 self._touch(row, signal.at, arrives=first)
                 before = [(self.rows[other], weight) for other, weight in signal.before if other in self.rows]
                 if before:
-                    self.followers.precede(row, *map(list, zip(*before, strict=True)), positive=signal.positive)
+                    self.companions.precede(row, *map(list, zip(*before, strict=True)), positive=signal.positive)
             elif signal.follower in self.rows:
                 rows, weights, _ = followed.setdefault(signal.follower, ([], [], signal))
                 rows.append(row)
                 weights.append(signal.weight)
         for follower, (rows, weights, signal) in followed.items():
-            self.followers.observe(rows, self.rows[follower], weights, signal.at, positive=signal.positive)
+            self.companions.follow(rows, self.rows[follower], weights, signal.at, positive=signal.positive)
 
     def absorb(self, statistics: Iterable[ItemStatistics]) -> None:
         """Replace the counts of items by what is stored; items that aren't held are left out."""
@@ -159,8 +159,8 @@ class Table:
             self.wording.count(row, self.counts.absorb(row, one))
             if self._met is not None and row in self._popular:  # it may have fallen behind one that isn't looked at
                 self._met = None
-            known = ((self.rows.get(other), follower) for other, follower in one.followers.items())
-            self.followers.absorb(row, [(other, follower) for other, follower in known if other is not None])
+            known = ((self.rows.get(other), companion) for other, companion in one.companions.items())
+            self.companions.absorb(row, [(other, companion) for other, companion in known if other is not None])
             if one.events:
                 self._touch(row, one.last_at, arrives=True)
 
@@ -278,7 +278,7 @@ class Table:
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.full((more, *old.shape[1:]), empty, old.dtype)]))
         self._mark, self._sums = np.zeros(rows, np.int64), np.zeros(rows)
-        for part in (self.counts, self.followers, self.wording, self.nearness):
+        for part in (self.counts, self.companions, self.wording, self.nearness):
             part.reserve(rows)
         for moments in self._moments:
             moments.reserve(rows)
@@ -294,7 +294,7 @@ class Table:
         for name, empty in _EMPTY.items():
             getattr(self, name)[rows] = empty
         self.counts.clear(rows)
-        self.followers.clear(rows)
+        self.companions.clear(rows)
         self.wording.clear(rows)
         for moments in self._moments:
             moments.clear(rows)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from streams.decide.statistics import Follower, ItemStatistics
+from streams.decide.statistics import Companion, ItemStatistics
 from streams.ports import Point
 from streams.values import ItemRecord, Topic, UserState
 from tests.simulation.story import Sent
@@ -323,7 +323,7 @@ def _compare_applied(user: str, want: ExpectedUser, state: UserState) -> list[st
     ]
 
 
-def _sums(one: Follower) -> tuple[int, int, int]:
+def _sums(one: Companion) -> tuple[int, int, int]:
     return one.total, one.back, one.together
 
 
@@ -383,7 +383,7 @@ def compare_statistics(expected: Mapping[str, ExpectedStatistics], points: Mappi
             ("first", found.first_at, want.first_at),
             ("last", found.last_at, want.last_at),
             ("days", {day: counts[0] for day, counts in found.days.items()}, dict(want.days)),
-            ("pairs", {other: _sums(one) for other, one in found.followers.items()}, want.sums_of_pairs()),
+            ("pairs", {other: _sums(one) for other, one in found.companions.items()}, want.sums_of_pairs()),
             ("applied", found.applied, want.applied),
         ]
         wrong += [f"{what} of {item}: {is_} instead of {should}" for what, is_, should in pairs if is_ != should]

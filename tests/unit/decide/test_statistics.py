@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from streams.decide.statistics import (
+    COMPANIONS_KEPT,
+    COMPANIONS_MOST,
     DAYS_KEPT,
-    FOLLOWERS_KEPT,
-    FOLLOWERS_MOST,
     HOURS_KEPT,
     PAIR_UNIT,
     ItemStatistics,
@@ -38,7 +38,7 @@ def test_a_pair_is_counted_by_both_of_its_items() -> None:
     first, second = (fold(None, signal.item_id, "0", 0, [signal]) for signal in (pair, own))
     assert first is not None
     assert second is not None
-    follower, predecessor = first.followers["bread-1"], second.followers["wine-1"]
+    follower, predecessor = first.companions["bread-1"], second.companions["wine-1"]
     assert (follower.total, follower.back, follower.together) == (PAIR_UNIT, 0, 1)
     assert (predecessor.total, predecessor.back, predecessor.together) == (0, PAIR_UNIT, 1)
 
@@ -77,8 +77,8 @@ def test_an_old_offset_changes_nothing() -> None:
 
 def pairs_held(table: Table) -> NDArray[np.float64]:
     """Every pair with all its weights, in the order of (item, other item)."""
-    owner, entries, items, _ = table.followers.gather(np.arange(len(table)))
-    weights = table.followers.weights(entries, np.full(len(entries), NOW))
+    owner, entries, items, _ = table.companions.gather(np.arange(len(table)))
+    weights = table.companions.weights(entries, np.full(len(entries), NOW))
     found = np.column_stack([owner, items, *weights]).astype(np.float64)
     return found[np.lexsort((items, owner))]
 
@@ -120,12 +120,12 @@ def test_the_order_of_arrival_makes_no_difference(seed: int) -> None:
 
 def test_followers_are_bounded_and_the_heaviest_stay() -> None:
     statistics = None
-    for number in range(FOLLOWERS_MOST + 1):
+    for number in range(COMPANIONS_MOST + 1):
         signal = Signal("a", NOW, positive=True, follower=str(number), weight=number)
         statistics = fold(statistics, "a", "0", number, [signal])
     assert statistics is not None
-    assert len(statistics.followers) == FOLLOWERS_KEPT
-    assert min(map(int, statistics.followers)) == FOLLOWERS_MOST + 1 - FOLLOWERS_KEPT
+    assert len(statistics.companions) == COMPANIONS_KEPT
+    assert min(map(int, statistics.companions)) == COMPANIONS_MOST + 1 - COMPANIONS_KEPT
 
 
 def test_statistics_survive_their_json() -> None:

@@ -96,8 +96,8 @@ def test_a_full_table_lets_the_longest_unmet_go_and_forgets_them_everywhere() ->
     assert not {"wine-1", "wine-2"} & set(table.rows)
     assert table.counts.events[table.rows["bread-2"]] == 0
     rows = np.arange(20)
-    _, _, followers, _ = table.followers.gather(rows)
-    assert table.rows["bread-2"] not in followers
+    _, _, companions, _ = table.companions.gather(rows)
+    assert table.rows["bread-2"] not in companions
     near, _ = table.nearness.of(np.array([table.rows["wine-5"]]), len(table.ids), table.short, table.wording)
     assert {table.ids[row] for row in near[0] if row >= 0} <= set(table.rows)
 

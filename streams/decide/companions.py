@@ -1,4 +1,4 @@
-"""What follows what, and what precedes it: with integer weights, bounded, exact below the bound."""
+"""What goes with what, following or preceding it: with integer weights, bounded, exact below the bound."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.decide.ragged import Ragged, Rows
-from streams.decide.statistics import FOLLOWERS_KEPT, FOLLOWERS_MOST, PAIR_UNIT, PERIOD_SECONDS, Follower, period_of
+from streams.decide.statistics import COMPANIONS_KEPT, COMPANIONS_MOST, PAIR_UNIT, PERIOD_SECONDS, Companion, period_of
 
 _COLUMNS: Final = ("row", "total", "period", "current", "previous", "either", "together")
 
@@ -29,8 +29,8 @@ class Weights(NamedTuple):
     """A count: pairs in either order, whatever their distance, whose later event was positive."""
 
 
-class Followers:
-    """For each row its followers: the in-memory side of `ItemStatistics.followers`."""
+class Companions:
+    """For each row its companions: the in-memory side of `ItemStatistics.companions`."""
 
     def __init__(self) -> None:
         self._pool = Ragged(**dict.fromkeys(_COLUMNS, np.int32))
@@ -79,10 +79,10 @@ class Followers:
         if len(new):
             values: dict[str, NDArray[Any] | int] = {"row": new, "either": added[missing], "together": int(positive)}
             pool.extend(follower, len(new), **{name: values.get(name, 0) for name in _COLUMNS})
-            if pool.length[follower] > FOLLOWERS_MOST:
+            if pool.length[follower] > COMPANIONS_MOST:
                 self._cut(follower)
 
-    def observe(self, rows: list[int], follower: int, weights: list[int], at: float, *, positive: bool) -> None:
+    def follow(self, rows: list[int], follower: int, weights: list[int], at: float, *, positive: bool) -> None:
         """One item follows those of `rows`, which are distinct, in an event of its own."""
         pool, period = self._pool, period_of(at)
         owners, added = np.array(rows), np.array(weights)
@@ -114,17 +114,17 @@ class Followers:
                 "together": int(positive),
             }
             pool.append(new, **{name: values.get(name, 0) for name in _COLUMNS})
-            for row in new[pool.length[new] > FOLLOWERS_MOST].tolist():
+            for row in new[pool.length[new] > COMPANIONS_MOST].tolist():
                 self._cut(row)
 
-    def absorb(self, row: int, known: list[tuple[int, Follower]]) -> None:
-        """Replace a row's followers by those of its statistics whose items are known: (row, follower)."""
+    def absorb(self, row: int, known: list[tuple[int, Companion]]) -> None:
+        """Replace a row's companions by those of its statistics whose items are known: (row, companion)."""
         entries = [(o, f.total, f.period, f.current, f.previous, f.total + f.back, f.together) for o, f in known]
         values = np.array(entries, np.int64).reshape(-1, len(_COLUMNS))
         self._pool.replace(row, **{name: values[:, place] for place, name in enumerate(_COLUMNS)})
 
     def clear(self, rows: list[int]) -> None:
-        """Forget rows that are given to other items, as owners and as followers."""
+        """Forget rows that are given to other items, as owners and as companions."""
         for row in rows:
             self._pool.length[row] = 0
         gone = np.zeros(len(self._pool.length) + 1, np.bool_)
@@ -138,7 +138,7 @@ class Followers:
         span = self._pool.span(row)
         columns = self._pool.columns
         weight = columns["either"][span] + 4 * (columns["current"][span] + columns["previous"][span])
-        self._keep(row, np.argsort(-weight, kind="stable")[:FOLLOWERS_KEPT])
+        self._keep(row, np.argsort(-weight, kind="stable")[:COMPANIONS_KEPT])
 
     def _keep(self, row: int, places: Rows) -> None:
         span = self._pool.span(row)
