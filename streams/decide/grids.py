@@ -46,14 +46,14 @@ class Pairs:
         return found.reshape(self.shape)
 
     def of(self, user: int, candidates: Sequence[int]) -> Grid:
-        """Weights by interaction for a few candidates of a user. Shape [interactions, candidates]."""
+        """Weights in either order by interaction, for a few candidates of a user. Shape [interactions, candidates]."""
         mine = slice(*np.searchsorted(self.user, (user, user + 1)).tolist())
         column = np.full(self.shape[1], -1)
         column[candidates] = np.arange(len(candidates))
         columns = column[self.candidate[mine]]
         there = np.flatnonzero(columns >= 0)
         found = np.zeros((HISTORY, len(candidates)), np.float32)
-        found[self.place[mine][there], columns[there]] = self.weight[mine][there]
+        found[self.place[mine][there], columns[there]] = self.either[mine][there]
         return found
 
 

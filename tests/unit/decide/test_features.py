@@ -71,6 +71,14 @@ def test_pairs_count_in_either_order_by_distance_and_by_number(table: Table) -> 
         assert features[f"{name}_log"] == pytest.approx(math.log(float(weights @ (pairs / (met + 5))) + 1e-4), abs=1e-3)
 
 
+def test_what_only_came_before_the_history_goes_with_it_too() -> None:
+    table = filled()
+    live_through(table, [["bread-1", "wine-1"]])
+    batch = batch_of(table, [Request(user("wine-1"), NOW)], Policy())
+    place = batch.rows[0, : batch.sizes[0]].tolist().index(table.rows["bread-1"])
+    assert batch.pairs.of(0, [place])[0, 0] == pytest.approx(1.0)
+
+
 def test_popularity_is_the_logarithm_of_faded_counts(table: Table) -> None:
     features = seen(table, STATE, "wine-5")
     days = [10.0 - (100.0 * life + place) / DAY for life, place in ((0, 2), (1, 1), (2, 1))]
