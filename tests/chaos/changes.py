@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from streams.kafka.connection import full_name
 from streams.values import Topic
-from tests.chaos.scenario import Context, SharedIndex, load, revive, settle, under_load, within
+from tests.chaos.scenario import Context, SharedIndex, conclude, load, revive, settle, standing, under_load, within
 from tests.chaos.site import Life, differences, essence, say
 
 
@@ -21,10 +21,7 @@ async def again(context: Context) -> list[str]:
     """A new group reads everything from offset 0: the state stays as it is."""
     script = context.script(wild=True)
     site = context.site("again")
-    try:
-        await site.create()
-        life = site.start()
-        await life.ready()
+    async with standing(site) as (life,):
         await site.publish(script, 1000.0)
         await settle(context, site, script)
         await life.stop()
@@ -36,8 +33,6 @@ async def again(context: Context) -> list[str]:
         await life.stop()
         wrong_too, after = await site.judge(script)
         return wrong + wrong_too + differences(essence(after), essence(before))
-    finally:
-        site.end()
 
 
 async def rebuild(context: Context) -> list[str]:
@@ -71,11 +66,7 @@ async def grow(context: Context) -> list[str]:
     ]  # fmt: skip
     async with SharedIndex() as (_, address):
         site = context.site("grow", index=address)
-        try:
-            await site.create()
-            lives = [site.start(f"w{number}") for number in range(2)]
-            for life in lives:
-                await life.ready()
+        async with standing(site, "w0", "w1"):
             await site.publish(moved[:half], 400.0)
             await site.drain()
             admin = AIOKafkaAdminClient(bootstrap_servers=context.kafka)
@@ -87,13 +78,7 @@ async def grow(context: Context) -> list[str]:
             wrong = [] if await asyncio.to_thread(check.wait) == 0 else ["topics check finds something"]
             await site.publish(moved[half:], 400.0)
             await revive(site)
-            await settle(context, site, moved)
-            wrong += (await site.judge(moved))[0]
-            for life in site.living:
-                await life.stop()
-            return wrong
-        finally:
-            site.end()
+            return wrong + await conclude(context, site, moved)
 
 
 async def upgrade(context: Context) -> list[str]:
@@ -135,11 +120,8 @@ async def upgrade(context: Context) -> list[str]:
                 await change(48 if number % 2 == 0 else 64)
                 await site.publish(later[number :: context.times], 200.0)  # so that each encoder makes lists
 
-        try:
-            await site.create()
-            for name in ("w0", "w1"):
-                lives[name] = site.start(name)
-                await lives[name].ready()
+        async with standing(site, "w0", "w1") as begun:
+            lives |= {life.instance: life for life in begun}
             await load(site, script[:half], half / (15.0 * context.times), strike)
             await settle(context, site, script)
             wrong = (await site.judge(script))[0]
@@ -150,5 +132,3 @@ async def upgrade(context: Context) -> list[str]:
             for life in site.living:
                 await life.stop()
             return wrong
-        finally:
-            site.end()

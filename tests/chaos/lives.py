@@ -8,7 +8,7 @@ import time
 from random import Random
 from typing import Final
 
-from tests.chaos.scenario import Context, SharedIndex, load, revive, settle, under_load, within
+from tests.chaos.scenario import Context, SharedIndex, conclude, load, revive, settle, standing, under_load, within
 from tests.chaos.site import Life, Site, differences, essence, say
 
 LEFT_OVER_SECONDS: Final = 0.3
@@ -82,10 +82,7 @@ async def terminate(context: Context) -> list[str]:
     script = context.script(wild=True)
     site = context.site("term")
     wrong: list[str] = []
-    try:
-        await site.create()
-        life = site.start()
-        await life.ready()
+    async with standing(site) as (life,):
 
         async def strike() -> None:
             nonlocal life
@@ -103,8 +100,6 @@ async def terminate(context: Context) -> list[str]:
         await settle(context, site, script)
         await life.stop()
         return wrong + (await site.judge(script))[0]
-    finally:
-        site.end()
 
 
 async def sleep(context: Context) -> list[str]:
@@ -112,11 +107,7 @@ async def sleep(context: Context) -> list[str]:
     async with SharedIndex() as (_, address):
         script = context.script(wild=True)
         site = context.site("sleep", index=address)
-        try:
-            await site.create()
-            lives = [site.start(f"w{number}") for number in range(2)]
-            for life in lives:
-                await life.ready()
+        async with standing(site, "w0", "w1") as lives:
             random = Random(context.seed)
 
             async def strike() -> None:
@@ -132,13 +123,7 @@ async def sleep(context: Context) -> list[str]:
 
             await load(site, script, context.events / (12.0 * context.times), strike)
             await revive(site)
-            await settle(context, site, script)
-            wrong = (await site.judge(script))[0]
-            for life in site.living:
-                await life.stop()
-            return wrong
-        finally:
-            site.end()
+            return await conclude(context, site, script)
 
 
 async def rebalance(context: Context) -> list[str]:
@@ -149,10 +134,7 @@ async def rebalance(context: Context) -> list[str]:
             script = context.script(wild=True)
             site = context.site(f"rebalance{int(static)}", index=address)
             names = ["w0", "w1", "w2"] if static else ["", "", ""]
-            try:
-                await site.create()
-                lives = [site.start(names[0])]
-                await lives[0].ready()
+            async with standing(site, names[0]) as lives:
 
                 async def strike(site: Site = site, lives: list[Life] = lives, names: list[str] = names) -> None:
                     for _ in range(context.times):
@@ -169,8 +151,6 @@ async def rebalance(context: Context) -> list[str]:
                 await load(site, script, context.events / (15.0 * context.times), strike)
                 await settle(context, site, script)
                 wrong += [f"{'static' if static else 'dynamic'}: {one}" for one in (await site.judge(script))[0]]
-            finally:
-                site.end()
     return wrong
 
 
@@ -178,10 +158,7 @@ async def twins(context: Context) -> list[str]:
     """Two workers with one instance id: one of them ends, and says why."""
     async with SharedIndex() as (_, address):
         site = context.site("twins", index=address)
-        try:
-            await site.create()
-            lives = [site.start("w0")]
-            await lives[0].ready()
+        async with standing(site) as lives:
             lives.append(site.start("w0"))
             deadline = time.monotonic() + 60.0
             while all(one.process.poll() is None for one in lives) and time.monotonic() < deadline:  # noqa: ASYNC110
@@ -195,8 +172,6 @@ async def twins(context: Context) -> list[str]:
                 wrong.append("it ended with status 0")
             context.facts["twins_ended"] = len(ended)
             return wrong
-        finally:
-            site.end()
 
 
 async def silence(context: Context) -> list[str]:

@@ -13,7 +13,18 @@ from encoder.bundle import SHIPPED
 from streams.kafka.connection import full_name
 from streams.values import Topic
 from tests.chaos.proxy import Proxy
-from tests.chaos.scenario import Context, SharedIndex, expect_not_ready, load, revive, settle, under_load, within
+from tests.chaos.scenario import (
+    Context,
+    SharedIndex,
+    conclude,
+    expect_not_ready,
+    load,
+    revive,
+    settle,
+    standing,
+    under_load,
+    within,
+)
 from tests.chaos.site import say
 from tests.support.worker_process import PROGRAM, ROOT
 
@@ -23,10 +34,7 @@ async def brokers(context: Context) -> list[str]:
     script = context.script(wild=True)
     site = context.site("brokers", stall_seconds=f"{context.stall_seconds:g}")
     random = Random(context.seed)
-    try:
-        await site.create()
-        life = site.start()
-        await life.ready()
+    async with standing(site):
 
         async def strike() -> None:
             for number in range(context.times):
@@ -49,8 +57,6 @@ async def brokers(context: Context) -> list[str]:
         await site.living[-1].stop()
         context.facts["workers"] = len(site.lives)
         return context.facts.pop("wrong", []) + (await site.judge(script))[0]
-    finally:
-        site.end()
 
 
 async def network(context: Context) -> list[str]:
@@ -104,10 +110,7 @@ async def index_away(context: Context) -> list[str]:
         script = context.script(wild=True)
         site = context.site("index", index=address)
         wrong: list[str] = []
-        try:
-            await site.create()
-            life = site.start()
-            await life.ready()
+        async with standing(site) as (life,):
 
             async def strike() -> None:
                 for number in range(context.times):
@@ -131,12 +134,7 @@ async def index_away(context: Context) -> list[str]:
                         await asyncio.sleep(4.0)
 
             await load(site, script, context.events / (25.0 * context.times), strike)
-            await settle(context, site, script)
-            wrong += (await site.judge(script))[0]
-            await life.stop()
-            return wrong
-        finally:
-            site.end()
+            return wrong + await conclude(context, site, script)
 
 
 async def disk(context: Context) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from tests.chaos.site import Site, say
+from tests.chaos.site import Life, Site, say
 from tests.simulation.story import Author, Plot, Sent
 from tests.support.kafka import ApacheKafka
 from tests.support.qdrant_server import Front, start, url
@@ -68,6 +69,19 @@ class SharedIndex:
         await self._server.stop(0)
 
 
+@asynccontextmanager
+async def standing(site: Site, *instances: str) -> AsyncIterator[list[Life]]:
+    """An installation with its topics, whose workers are ready; no process is left of it, whatever comes."""
+    try:
+        await site.create()
+        lives = [site.start(instance) for instance in instances or ("w0",)]
+        for life in lives:
+            await life.ready()
+        yield lives
+    finally:
+        site.end()
+
+
 async def load(site: Site, script: list[Sent], per_second: float, strike: Callable[[], Awaitable[None]]) -> None:
     """Publish, and strike meanwhile; both end."""
     publishing = asyncio.create_task(site.publish(script, per_second))
@@ -98,24 +112,30 @@ async def under_load(
 ) -> list[str]:
     """One worker under load while something befalls it, each time for about so many seconds; then the judgement."""
     script = context.script(wild=True, **others)
-    try:
-        await site.create()
-        await site.start().ready()
+    async with standing(site):
         await load(site, script, context.events / (seconds * context.times), strike)
         await revive(site)
         await settle(context, site, script)
         status = await site.living[-1].stop()
         wrong = [] if status == 0 else [f"SIGTERM ended with {status}"]
         return wrong + context.facts.pop("wrong", []) + (await site.judge(script))[0]
-    finally:
-        site.end()
+
+
+async def conclude(context: Context, site: Site, script: list[Sent]) -> list[str]:
+    """The judgement on an index that workers share, once everything is done; then they are stopped."""
+    await settle(context, site, script)
+    wrong = (await site.judge(script))[0]
+    for life in site.living:
+        await life.stop()
+    return wrong
 
 
 async def revive(site: Site) -> None:
     """An operator's restart of workers that ended by themselves (that is allowed while a neighbour is gone)."""
     for instance in {life.instance for life in site.lives}:
         if not any(life.instance == instance for life in site.living):
-            say(f"{instance} had ended: {site.lives[-1].log.read_text()[-300:]}")
+            last = [life for life in site.lives if life.instance == instance][-1]
+            say(f"{instance} had ended: {last.log.read_text()[-300:]}")
             await site.start(instance).ready()
 
 

@@ -65,18 +65,20 @@ def garbage_for(topic):
     return [pair for pair in GARBAGE if pair[0] is not None or topic not in COMPACTED]
 
 
-async def test_garbage_on_every_topic_arrives_untouched_and_kills_no_agent(settings):
+async def test_garbage_on_every_topic_arrives_untouched_and_kills_no_agent(kafka, settings):
+    second = "quiet" if kafka.apache else "loud"  # of headers with the same key the embedded broker keeps the last
+    headers = [("quiet", b"1"), (second, b"\xff")]
     async with Intake(settings) as intake, producing(settings) as send:
         expected = {topic: [*garbage_for(topic), (b"k", b'{"good": 1}')] for topic in CONSUMED}
         for topic in CONSUMED:
             for key, value in expected[topic]:
-                await send(topic, value, key=key, partition=0, headers=[("quiet", b"1"), ("quiet", b"\xff")])
+                await send(topic, value, key=key, partition=0, headers=headers)
         await eventually(lambda: len(intake.records) == sum(map(len, expected.values())))
         for topic in CONSUMED:
             records = [record for record in intake.records if record.topic is topic]
             assert [(record.key, record.value) for record in records] == expected[topic]
             assert [record.offset for record in records] == list(range(len(expected[topic])))
-            assert records[0].headers == (("quiet", b"1"), ("quiet", b"\xff"))
+            assert records[0].headers == tuple(headers)
             assert records[0].time == pytest.approx(records[-1].time, abs=60)
             assert records[0].time > 1.7e9
         assert not intake.consumer.failed.done()

@@ -60,7 +60,7 @@ async def test_a_refused_message_leaves_a_publisher_that_works(apache_kafka, set
     assert [record.value for record in records] == [b"after"]
 
 
-async def test_a_missing_topic_is_said(settings, publisher, monkeypatch):
+async def test_a_missing_topic_is_said(apache_kafka, settings, publisher, monkeypatch):  # the embedded broker makes it
     monkeypatch.setattr(publisher_module, "METADATA_SECONDS", 0.5)
     with pytest.raises(FatalError, match="topics create"):
         await publisher.load_partitions(["nothing-of-this-name"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,8 @@ def test_imports_are_lean(statement: str, absent: set[str]) -> None:
 def test_what_a_package_offers_exists_and_is_typed(package: str) -> None:
     offered = import_module(package)
     assert (ROOT / package / "py.typed").is_file()
+    if package == "export" and find_spec("torch") is None:
+        pytest.skip("torch is not installed: make dev-train")
     for name in getattr(offered, "__all__", ()):
         assert hasattr(offered, name)
 
