@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import io
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar, cast
@@ -46,6 +46,8 @@ def read_rows(path: str, stdin: IO[bytes]) -> Iterator[Row]:
             if cast("io.BufferedReader", buffered).peek(2)[:2] == GZIP:
                 buffered = io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=buffered)))
             rows = _choose_reader(cast("io.BufferedReader", buffered))
+            if isinstance(rows, Generator):
+                stack.callback(rows.close)  # before the file is: whoever reads no further leaves the rows in the middle
             for number, row in enumerate(_guard(rows, path), start=1):
                 if not isinstance(row, dict):
                     raise ColdstreamError(f"{path} record {number} is no object")

@@ -21,16 +21,16 @@ async def again(context: Context) -> list[str]:
     """A new group reads everything from offset 0: the state stays as it is."""
     script = context.script(wild=True)
     site = context.site("again")
-    async with standing(site) as (life,):
+    async with standing(site) as (first,):
         await site.publish(script, 1000.0)
         await settle(context, site, script)
-        await life.stop()
+        await first.stop()
         wrong, before = await site.judge(script)
         site.settings = msgspec.structs.replace(site.settings, group="another")
-        life = site.start(group="another")
-        await life.ready()
+        second = site.start(group="another")
+        await second.ready()
         await site.drain()
-        await life.stop()
+        await second.stop()
         wrong_too, after = await site.judge(script)
         return wrong + wrong_too + differences(essence(after), essence(before))
 

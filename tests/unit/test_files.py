@@ -216,3 +216,12 @@ def test_a_file_that_grows_without_end_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr("streams.files.LARGEST_ARRAY", 1000)
     with pytest.raises(ColdstreamError, match="one record a line"):
         rows_of(tmp_path, "[" + "1," * 1000 + "1]")
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_who_reads_no_further_leaves_nothing_open(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b\n1,2\n3,4\n")
+    rows = read_rows(str(path), io.BytesIO())
+    assert next(rows) == {"a": "1", "b": "2"}
+    rows.close()
