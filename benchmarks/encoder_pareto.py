@@ -28,8 +28,8 @@ from encoder import LATEST_TEMPLATE, open_bundle, read_bundle
 from evaluation.protocol import Options, read
 from export.bundle import write_bundle
 from export.proof import agreement, mean_agreement
-from export.student import Shape, make_student, tokenizer_of
-from export.teacher import Teacher, load_teacher
+from export.student import Shape, make_student
+from export.teacher import Teacher, load_teacher, tokenizer_of
 
 SHAPES = (
     Shape((0, 5), 1024),

@@ -30,11 +30,10 @@ from encoder.onnx import OnnxEncoder
 from encoder.sessions import open_session
 from encoder.text import LATEST_TEMPLATE
 from export import ExportError
-from export.graph import Graphs, export_graphs, graphs_of
+from export.graph import Graphs, export_graphs, graphs_of, restore
 from export.lean import pack
-from export.restore import restore
-from export.student import LONGEST_INPUT, Shape, Student, make_student, tokenizer_of
-from export.teacher import load_teacher
+from export.student import Shape, Student, make_student
+from export.teacher import LONGEST_INPUT, load_teacher, tokenizer_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

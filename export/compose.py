@@ -1,163 +1,31 @@
-"""Texts composed from WordNet: titles, listings, queries and profiles of many domains.
+"""Training texts that are made: composed from WordNet, or varied from others.
+
+Composed are titles, listings, queries and profiles of many domains (`templates.json`).
 
 A student must serve catalogues that nobody has seen. What it needs from training is every word in many company, and the
 shapes in which catalogues, searchers and self-descriptions put words together; truth is not needed, because the teacher
 labels whatever is composed. Every slot is a WordNet lexicographer file, so that no list of a test domain is learned.
+Variants are what a catalogue, a searcher or a hurried typist leaves out or changes. A seed reproduces either.
 """
 
+import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from pathlib import Path
 
 from export.texts import Source, Synset
 
 _SLOT = re.compile(r"\{(\w+)\}")
+_FIELD = re.compile(r"\s*[,.;:|]\s+")
+_WORD_DROPOUT = 0.15
+_LONGEST_QUERY = 4
 
-TEMPLATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "product": (
-            "{adjective} {artifact}",
-            "{artifact} with {artifact}",
-            "{color} {adjective} {artifact}, {size}",
-            "set of {number} {adjective} {artifact}",
-            "{brand} {artifact} {model}, {color}",
-            "{artifact}, {artifact}, brand {brand}, {size}",
-            "{substance} {artifact} for {person}",
-            "{adjective} {animal} {artifact}",
-            "{brand} {adjective} {food}, {size}",
-            "{food}, {food}, {brand}, {size}",
-            "{artifact} {size}, {substance}, {color}. {adjective} {artifact} for {act} and {act}.",
-            "{plant} {artifact}",
-            "{body} {substance} {adjective}, {size}",
-        ),
-        "film": (
-            "The {adjective} {noun} ({year}), {genre}, {genre}",
-            "{noun} ({year}), {genre}",
-            "The {person} and the {noun} ({year}), {genre}, {genre}",
-            "{location} {noun} ({year}), a {genre} film",
-            "{verb} the {noun} ({year}), {genre}",
-            "{noun} of {noun}. A {adjective} {person} {verb}s a {noun} in {location}.",
-            "{number} {person}s, {genre} series about {event} and {state}",
-        ),
-        "book": (
-            "{noun} and {noun} by {name}",
-            "The {adjective} {noun}, a novel of {state} and {feeling}",
-            "A history of {noun} in {location}",
-            "{cognition}: an introduction to {cognition}, {year}",
-            "{name}, {person} of {location}: letters and {communication}",
-            "The {person}'s {noun}, {genre}, {name}, {year}",
-        ),
-        "food": (
-            "{adjective} {food} with {food} and {food}",
-            "How to make {food}",
-            "{food} and {food} {artifact}, ready in {number} minutes, {food}, {food}, {food}",
-            "{location} {food}, serves {number}, {food}, {food}, {substance}",
-            "{adjective} {food}, {location}, {food}, pairs with {food}, {food}, {food}, {adjective}, {number} %",
-            "{color} {food} from {location}, {year}, {name}",
-            "{food} {plant} {size}",
-        ),
-        "work": (
-            "{adjective} {person}, {location}",
-            "{person} for {cognition} and {act}, full time, {location}, {brand}",
-            "{person} ({act}), part time, salary {number},000",
-            "We look for a {person} with experience in {act}, {cognition} and {communication}",
-        ),
-        "news": (
-            "{location} {person} {verb}s {noun} after {event}",
-            "{person}s {verb} {noun} in {location}",
-            "{adjective} {event} in {location}: {noun}, {noun} and {state}",
-            "Why {noun} {verb}s {noun}",
-            "{number} {person}s {verb} as {phenomenon} hits {location}",
-            "What the {event} means for {group} and {possession}",
-        ),
-        "music": (
-            "{noun} {noun} ({adjective} mix) by {name}, {genre}, {year}",
-            "{name}, The {adjective} {noun}, {genre} album",
-            "{feeling} {communication} for {act}, {genre}",
-        ),
-        "place": (
-            "{adjective} {artifact} in {location}, {number} {artifact}s, near {location}",
-            "{food} restaurant in {location}, {adjective}, {food}, {food}",
-            "{number} days in {location}: {object}, {artifact} and {act}",
-            "{location} {act} tour with {person}",
-        ),
-        "question": (
-            "How do I {verb} a {noun}?",
-            "Where can I find {adjective} {noun} in {location}?",
-            "Can a {person} {verb} {artifact} in {location} without {possession}?",
-            "What is the difference between {noun} and {noun}?",
-            "Is it {adjective} to {verb} {noun} with {noun}?",
-            "Which {artifact} should I {verb} for {act} in {location}?",
-            "Why does my {artifact} {verb} when I {verb}?",
-            "{noun} and {noun} for {person}s",
-            "What is the best {artifact} for {act} with a {person}?",
-            "Do I need a {communication} to {verb} {noun} in {location}?",
-            "Can I {verb} my {artifact} if it is {adjective}?",
-            "How long does it take to {verb} a {artifact} from {location} to {location}?",
-            "How much does a {artifact} cost in {location}?",
-            "Is there any {artifact} near {location} that {verb}s {food}?",
-            "What happens if my {possession} is {adjective} after {event}?",
-            "Why is {food} so {adjective} in {location}?",
-            "Are {person}s allowed to {verb} {animal}s in {location}?",
-            "Should I {verb} the {body} before or after {act}?",
-            "What should a {person} know about {cognition} and {act}?",
-            "How can I tell if a {plant} is {adjective}?",
-            "When is the best {time} to {verb} {food}?",
-            "{location} or {location} for {act} in {time}?",
-            "Does a {brand} {artifact} work with a {artifact}?",
-            "I am a {adjective} {person} with a {possession}: may I {verb} in {location} for {number} {time}s?",
-            "My {artifact} was {verb}ed by a {person}. How do I get my {possession} back?",
-            "Who {verb}s the {communication} when the {person} has no {possession}?",
-            "How did {name} {verb} the {event} of {location}?",
-            "Any {adjective} way to {verb} {number} {artifact}s at once?",
-            "Who was {name}, and what did this {person} {verb}?",
-            "{act} in {location}: is {noun} {adjective} enough?",
-        ),
-        "software": (
-            "{cognition} library for {act} and {communication}",
-            "A {adjective} {artifact} to {verb} {communication} in {number} {time}s",
-            "{act} course for {person}s: {cognition}, {cognition}",
-            "{adjective} {act} game for {number} {person}s, {genre}",
-        ),
-        "query": (
-            "{noun} {noun}",
-            "{adjective} {noun}",
-            "{artifact} for {person}",
-            "cheap {artifact} {color}",
-            "{noun} {location}",
-            "{noun}",
-            "{food} {food}",
-            "{genre} {noun} {year}",
-            "{verb} {noun}",
-        ),
-        "profile": (
-            "I like {noun}, {noun} and {noun}",
-            "{person} from {location}, interested in {cognition}, {act} and {noun}",
-            "I love {genre} films and {adjective} {noun}",
-            "My hobbies are {act}, {act} and {food}",
-            "looking for {adjective} {artifact} and {artifact}, not {adjective} {artifact}",
-            "{noun}, {noun}, {noun}, {noun}",
-            "Fan of {name}, {genre} and {location}",
-        ),
-    }
-)
-
-_LISTS: Mapping[str, str] = MappingProxyType(
-    {
-        "genre": """action,adventure,animation,biography,children,comedy,crime,documentary,drama,family,fantasy,horror,
-            musical,mystery,romance,sci-fi,sport,thriller,war,western,jazz,rock,folk,pop,classical,electronic,hip-hop,
-            noir,historical""",
-        "color": "red,blue,green,white,black,pink,ivory,gold,silver,grey,brown,purple,yellow,orange,beige,navy",
-        "size": "small,medium,large,XL,12 oz,500 ml,1 kg,2 pack,6 pack,pack of 12,10 x 15 cm,1 l,16 GB",
-        "brand": """Acme,Norden,Halden,Brightway,Kestrel,Luma,Orbis,Tarn,Veldt,Solway,Marlow,Pinecrest,Ostara,Quill,Zephyr,
-            Fable,Corvus,Delphi,Hazel,Ironwood""",
-    }
-)
-_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {slot: tuple(word.strip() for word in words.split(",")) for slot, words in _LISTS.items()}
-)
+_DATA = json.loads(Path(__file__).with_name("templates.json").read_text(encoding="utf-8"))
+TEMPLATES: Mapping[str, tuple[str, ...]] = {domain: tuple(texts) for domain, texts in _DATA["templates"].items()}
+"""Texts with slots, by domain."""
+_WORDS: Mapping[str, tuple[str, ...]] = {slot: tuple(words) for slot, words in _DATA["words"].items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,3 +86,51 @@ def _composed(vocabulary: Vocabulary, number: int, seed: int) -> Iterator[str]:
 def _slot(lexical_file: str) -> str:
     part, _, _ = lexical_file.partition(".")
     return {"adj": "adjective", "adv": "adverb", "verb": "verb", "noun": "cognition"}.get(part, part)
+
+
+def variant(text: str, chance: random.Random) -> str:
+    """One variant of `text`: fields dropped or reordered, the title alone, words dropped, or a query of a few words.
+
+    Never empty for a text that has a word; a text too short to vary comes back as it is.
+    """
+    kind = chance.choice((_fields_dropped, _fields_shuffled, _title, _words_dropped, _query))
+    changed = kind(text, chance).strip()
+    return changed or text
+
+
+def variants(texts: Sequence[str], number: int, seed: int) -> Iterator[str]:
+    """`number` variants of texts drawn from `texts` with replacement."""
+    chance = random.Random(seed)
+    for _ in range(number):
+        yield variant(texts[chance.randrange(len(texts))], chance)
+
+
+def _fields_dropped(text: str, chance: random.Random) -> str:
+    fields = _FIELD.split(text)
+    kept = [field for field in fields[1:] if chance.random() < 1 / 2]
+    return ", ".join(fields[:1] + kept)
+
+
+def _fields_shuffled(text: str, chance: random.Random) -> str:
+    fields = _FIELD.split(text)
+    chance.shuffle(fields)
+    return ", ".join(fields)
+
+
+def _title(text: str, _chance: random.Random) -> str:
+    return _FIELD.split(text)[0]
+
+
+def _words_dropped(text: str, chance: random.Random) -> str:
+    return " ".join(word for word in text.split() if chance.random() > _WORD_DROPOUT)
+
+
+def _query(text: str, chance: random.Random) -> str:
+    words = [word.strip(".,;:()\"'") for word in text.split()]
+    number = chance.randint(1, _LONGEST_QUERY)
+    if len(words) <= number:
+        return text.lower()
+    if chance.random() < 1 / 2:
+        start = chance.randrange(len(words) - number)
+        return " ".join(words[start : start + number]).lower()
+    return " ".join(chance.sample(words, number)).lower()

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from encoder import LATEST_TEMPLATE, open_bundle, read_bundle
 from export import ExportError, TextsError
-from export.augment import variants
 from export.bundle import rewrite_figures, write_bundle
+from export.compose import variants
+from export.graph import restore
 from export.proof import Agreement, agreement
-from export.restore import restore
-from export.student import Shape, Student, make_student, tokenizer_of
-from export.teacher import DEFAULT_TEACHER, Targets, Teacher, load_teacher
+from export.student import Shape, Student, make_student
+from export.teacher import DEFAULT_TEACHER, Targets, Teacher, load_teacher, tokenizer_of
 from export.texts import Source, catalogue
-from export.training import Schedule, Tokens, Trainer, tokens_of
+from export.training import Schedule, Tokens, Trainer, encoded, tokens_of
 
 Report = Callable[[str, float, float], None]
 """What is being done, the share done (0 to 1), and the seconds that it will take yet."""
@@ -33,7 +33,6 @@ _PATIENCE = 3
 _VARIANTS = 0.5
 _SAVE_EVERY = 500
 _TEACHER_SHARE = 0.4
-_MEASURED_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def distill(
     held_tokens = tokens_of([found.ids for found in tokenizer.encode_batch(held_out)])
     plan = schedule or Schedule(samples=max(64, 12 * targets.ready), batch=64, rate=3e-4, warm_up=100)
     trainer = Trainer(student, tokens, targets, plan, "cuda" if torch.cuda.is_available() else "cpu")
-    before = agreement(_vectors(trainer.settled(), held_tokens, trainer.device), wanted)
+    before = agreement(encoded(trainer.settled(), held_tokens, trainer.device), wanted)
     trainer.resume(folder)
     left = None if limit is None else max(1.0, limit - (time.monotonic() - began))
     best = _train(trainer, held_tokens, wanted, left, folder, report)
@@ -124,13 +123,14 @@ def distill_command(
     *,
     minutes: float | None = None,
     from_teacher: bool = False,
+    shape: str | None = None,
     seed: int = 7,
     report: Report = lambda _what, _share, _seconds: None,
 ) -> Distilled:
     """`coldstream distill --items FILE… [--teacher NAME|DIR] [--out DIR] [--minutes M]`: a student for own catalogues.
 
-    Begins with the shipped student unless `from_teacher` or another teacher is named. Raises ExportError and what
-    `encoder.read_bundle` raises.
+    Begins with the shipped student unless `from_teacher`, a `shape` (`Shape.parse`) or another teacher is named. Raises
+    ExportError and what `encoder.read_bundle` raises.
     """
     if not items:
         message = "there is nothing to learn from; name at least one items.jsonl with --items"
@@ -138,8 +138,10 @@ def distill_command(
     sources = [catalogue(path.name, "the user's own", path, LATEST_TEMPLATE) for path in items]
     number = sum(len(source.texts) for source in sources)
     schedule = Schedule(samples=max(64, 12 * number), batch=64, rate=3e-4, warm_up=100, seed=seed)
+    form = None if shape is None else Shape.parse(shape)
+    adapt = not from_teacher and form is None
     return distill(
-        sources, out, teacher=teacher, adapt=not from_teacher, minutes=minutes, schedule=schedule, report=report
+        sources, out, teacher=teacher, adapt=adapt, minutes=minutes, schedule=schedule, shape=form, report=report
     )
 
 
@@ -190,7 +192,7 @@ def _begin(
             student = make_student(master, form, calibration)
             restore(student, bundle)
             return student, bundle.name, form
-    form = shape or Shape()
+    form = shape or Shape.usual(master)
     return make_student(master, form, calibration), "the teacher's layers", form
 
 
@@ -216,7 +218,7 @@ def _train(
             trainer.save(folder)
         if step % max(1, trainer.schedule.steps // _LOOKS) == 0:
             student = trainer.settled()
-            cosine = agreement(_vectors(student, held, trainer.device), wanted).cosine
+            cosine = agreement(encoded(student, held, trainer.device), wanted).cosine
             if not best or cosine > best[0][0]:
                 best[:] = [(cosine, student)]
                 worse = 0
@@ -227,20 +229,8 @@ def _train(
     trainer.run(seen)
     trainer.save(folder)
     last = trainer.settled()
-    cosine = agreement(_vectors(last, held, trainer.device), wanted).cosine
+    cosine = agreement(encoded(last, held, trainer.device), wanted).cosine
     return best[0][1] if best and best[0][0] > cosine else last
-
-
-def _vectors(student: Student, tokens: Tokens, device: str) -> NDArray[np.float32]:
-    rows = np.argsort(tokens.lengths, kind="stable").astype(np.int64)
-    blocks = []
-    with torch.no_grad():
-        for start in range(0, len(rows), _MEASURED_AT_ONCE):
-            ids, mask = tokens.batch(rows[start : start + _MEASURED_AT_ONCE])
-            blocks.append(student.to(device)(ids.to(device), mask.to(device)).cpu().numpy())
-    vectors = np.empty((len(rows), blocks[0].shape[1]), np.float32)
-    vectors[rows] = np.concatenate(blocks)
-    return vectors
 
 
 def _encoded(folder: Path, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -56,6 +56,14 @@ def write_lean(fused: Any, values: Mapping[str, NDArray[Any]], pooling: str, lar
     return make.make_model(graph, opset_imports=opsets, ir_version=fused.ir_version)
 
 
+def quantised_table(table: Floats) -> tuple[NDArray[np.uint8], np.float32, np.uint8]:
+    """The `table` as uint8, one scale and zero point for all: value = scale x (quantised - zero)."""
+    low, high = min(float(table.min()), 0.0), max(float(table.max()), 0.0)
+    scale = np.float32((high - low) / 255)
+    zero = np.uint8(round(-low / scale))
+    return np.clip(np.rint(table / scale) + zero, 0, 255).astype(np.uint8), scale, zero
+
+
 def pack(table: NDArray[np.uint8], zero: int) -> dict[str, NDArray[np.uint8]]:
     """The parts of the packed `table` [n, m] (`encoder.bundle.unpack`): of all steps that with the smallest squared error."""
     blocks = (table.astype(np.int16) - zero).reshape(-1, BLOCK)
@@ -109,10 +117,7 @@ class _Writer:
         """EmbedLayerNormalization: token, position, and the one kind of token that a student is given."""
         tokens, positions, kinds, gain, shift = node.input[2:7]
         table = self._values[tokens]
-        low, high = min(float(table.min()), 0.0), max(float(table.max()), 0.0)
-        scale = np.float32((high - low) / 255)
-        zero = np.uint8(round(-low / scale))
-        quantised = np.clip(np.rint(table / scale) + zero, 0, 255).astype(np.uint8)
+        quantised, scale, zero = quantised_table(table)
         names = [self._constant(f"{tokens}_quantized", quantised), "input_ids"]
         scales = [self._constant(f"{tokens}_scale", scale), self._constant(f"{tokens}_zero_point", zero)]
         rows = self._add("Gather", names, "token_rows")

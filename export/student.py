@@ -1,8 +1,7 @@
 """The student: some of the teacher's own layers, thinned, with the teacher's token table and tokenizer.
 
-Why copies and not a fresh net: for the same budget, students made from the teacher's layers agree better than any
-trained
-from scratch (MEASURED). Why three thin layers and not two whole ones: the same arithmetic, and depth keeps more (docs).
+Why copies and not a fresh net: for the same budget, students made from the teacher's layers agree better than any trained
+from scratch (MEASURED). Why thin layers and not fewer whole ones: the same arithmetic, and depth keeps more (docs/adr).
 """
 
 import copy
@@ -12,17 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from encoder.sessions import OUTPUT
 from export import TeacherError
-from export.teacher import Teacher
+from export.teacher import LONGEST_INPUT, Teacher
 
 _RIDGE = 1e-3
 OPSET = 17
-LONGEST_INPUT = 128
-"""Tokens of the longest input, the special ones included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +27,29 @@ class Shape:
     all).
     """
 
-    layers: tuple[int, ...] = (0, 4, 5)
-    feed_forward: int | None = 768
+    layers: tuple[int, ...]
+    feed_forward: int | None = None
+
+    @classmethod
+    def usual(cls, teacher: Teacher) -> "Shape":
+        """Six layers, the first and the last among them and evenly spread, of two thirds of the neurons: the shipped shape."""
+        config: Any = teacher.transformer.config
+        last = config.num_hidden_layers - 1
+        return cls(tuple(sorted({round(place * last / 5) for place in range(6)})), config.intermediate_size * 2 // 3)
+
+    @classmethod
+    def parse(cls, text: str) -> "Shape":
+        """From `0,2,4,5x1024`: layers, and neurons of each (`0,2,4,5` keeps all of them). TeacherError for anything else."""
+        layers, _, neurons = text.partition("x")
+        try:
+            return cls(tuple(int(each) for each in layers.split(",")), int(neurons) if neurons else None)
+        except ValueError as error:
+            message = f"{text!r} is no shape; write the layers that are kept and their neurons, such as 0,2,4,5x1024"
+            raise TeacherError(message) from error
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        return ",".join(map(str, self.layers)) + (f"x{self.feed_forward}" if self.feed_forward else "")
 
 
 class Student(nn.Module):
@@ -46,11 +63,16 @@ class Student(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Unit rows, float32 [n, dimension], of token ids and mask, both int64 [n, length]."""
-        states: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.pool(
+            self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state, attention_mask
+        )
+
+    def pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Unit rows [n, dimension] of the tokens' `states` [n, length, dimension] and their mask [n, length]."""
         if self.pooling == "cls":
             pooled = states[:, 0]
         else:
-            weights = attention_mask.unsqueeze(-1).to(states.dtype)
+            weights = mask.unsqueeze(-1).to(states.dtype)
             pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1.0)
         return nn.functional.normalize(pooled, dim=1)
 
@@ -60,8 +82,7 @@ def make_student(teacher: Teacher, shape: Shape, calibration: Sequence[str]) -> 
 
     Raises TeacherError for a teacher without a stack of layers or with a pooling other than mean or cls.
     """
-    transformer: Any = teacher.model[0]
-    original: Any = getattr(transformer, "auto_model", None) or transformer.model
+    original = teacher.transformer
     stack = _stack(original)
     if max(shape.layers) >= len(stack):
         message = f"the teacher {teacher.name} has {len(stack)} layers; choose among 0 to {len(stack) - 1}"
@@ -87,20 +108,6 @@ def token_table(student: Student) -> nn.Parameter:
     encoder: Any = student.encoder
     weight: nn.Parameter = encoder.get_input_embeddings().weight
     return weight
-
-
-def tokenizer_of(teacher: Teacher) -> Tokenizer:
-    """A copy of the teacher's fast tokenizer, without padding, truncating to `LONGEST_INPUT`; TeacherError if it has
-    none.
-    """
-    fast: Any = getattr(teacher.model.tokenizer, "backend_tokenizer", None)
-    if fast is None:
-        message = f"the teacher {teacher.name} has no fast tokenizer; choose one with tokenizer.json"
-        raise TeacherError(message)
-    tokenizer = Tokenizer.from_str(fast.to_str())
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(LONGEST_INPUT)
-    return tokenizer
 
 
 @dataclass(slots=True)

@@ -10,14 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
 
 from export import TeacherError
 
 DEFAULT_TEACHER = "all-MiniLM-L6-v2"
+LONGEST_INPUT = 128
+"""Tokens of a student's longest input, the special ones included."""
 _BATCH = 64
 _CHUNK = 2048
 
@@ -37,6 +41,12 @@ class Teacher:
             message = f"the teacher {self.name} doesn't say how long its vectors are; choose a dense sentence encoder"
             raise TeacherError(message)
         return dimension
+
+    @property
+    def transformer(self) -> Any:
+        """The transformers model in it: token ids in, states of tokens out."""
+        module: Any = self.model[0]
+        return getattr(module, "auto_model", None) or module.model
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit rows, float32 [n, dimension], with the teacher's default prompt where it has one."""
@@ -62,6 +72,20 @@ def load_teacher(name: str, device: str | None = None) -> Teacher:
         )
         raise TeacherError(message) from error
     return Teacher(Path(name).name, model.eval())
+
+
+def tokenizer_of(teacher: Teacher) -> Tokenizer:
+    """A copy of the teacher's fast tokenizer, without padding, truncating to `LONGEST_INPUT`; TeacherError if it has
+    none.
+    """
+    fast: Any = getattr(teacher.model.tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        message = f"the teacher {teacher.name} has no fast tokenizer; choose one with tokenizer.json"
+        raise TeacherError(message)
+    tokenizer = Tokenizer.from_str(fast.to_str())
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(LONGEST_INPUT)
+    return tokenizer
 
 
 class Targets:

@@ -19,7 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from encoder.bundle import BLOCK, unpack
 from export import ExportError
+from export.lean import pack, quantised_table
 from export.student import Student, token_table
 from export.teacher import Targets
 
@@ -29,6 +31,7 @@ _DECAY = 0.01
 _CLIP = 1.0
 _LAST_RATE = 0.03
 _MEMORY = 0.999
+_MEASURED_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +89,13 @@ class Trainer:
     def __init__(
         self, student: Student, tokens: Tokens, targets: Targets, schedule: Schedule, device: str = "cpu"
     ) -> None:
-        """Nothing is trained yet; the token table is frozen."""
+        """Nothing is trained yet; the token table is frozen, rounded as a bundle will round it."""
         torch.manual_seed(schedule.seed)
         self.student = student.to(device)
-        token_table(student).requires_grad_(requires_grad=False)
+        table = token_table(self.student).requires_grad_(requires_grad=False)
+        self._table = table.detach().clone()
+        with torch.no_grad():
+            table.copy_(torch.from_numpy(shipped_table(self._table.cpu().numpy())))
         self.schedule, self.tokens, self.targets, self.device = schedule, tokens, targets, device
         self.names, self.weights = map(list, zip(*self._trained(), strict=True))
         self.mean = [weight.detach().clone() for weight in self.weights]
@@ -147,12 +153,13 @@ class Trainer:
         return True
 
     def settled(self) -> Student:
-        """A copy of the student with the running mean of its weights: what is measured and exported."""
+        """A copy of the student with the running mean of its weights and the teacher's token table: what is exported."""
         twin = copy.deepcopy(self.student)
         with torch.no_grad():
             weights = dict(twin.named_parameters())
             for name, mean in zip(self.names, self.mean, strict=True):
                 weights[name].copy_(mean)
+            token_table(twin).copy_(self._table)
         return twin.eval()
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -190,6 +197,27 @@ class Trainer:
         batches = [batch for batch in batches if len(batch) == min(size, ready)]
         for index in chance.permutation(len(batches)):
             yield batches[index]
+
+
+def shipped_table(table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The token table [n, m] as a bundle gives it back: rounded, packed and unpacked. Training with it makes good for that."""
+    quantised, scale, zero = quantised_table(table)
+    if table.shape[1] % BLOCK == 0:
+        quantised = unpack(**pack(quantised, int(zero)), zero=int(zero))
+    return (quantised.astype(np.float32) - np.float32(zero)) * scale
+
+
+def encoded(student: Student, tokens: Tokens, device: str) -> NDArray[np.float32]:
+    """The student's unit rows, float32 [n, dimension], of texts as `tokens`, in their order."""
+    rows = np.argsort(tokens.lengths, kind="stable").astype(np.int64)
+    blocks = []
+    with torch.no_grad():
+        for start in range(0, len(rows), _MEASURED_AT_ONCE):
+            ids, mask = tokens.batch(rows[start : start + _MEASURED_AT_ONCE])
+            blocks.append(student.to(device)(ids.to(device), mask.to(device)).cpu().numpy())
+    vectors = np.empty((len(rows), blocks[0].shape[1]), np.float32)
+    vectors[rows] = np.concatenate(blocks)
+    return vectors
 
 
 def rate_at(step: int, schedule: Schedule) -> float:

@@ -27,11 +27,15 @@ Examples:  coldstream distill --items catalogue.jsonl --out var/my-encoder --min
 @click.option("--teacher", metavar="NAME|DIR", help="The encoder to learn from; else the shipped student's own.")
 @click.option("--minutes", type=click.FloatRange(min=0.1), help="Train at most so long.")
 @click.option("--from-teacher", is_flag=True, help="Begin with the teacher's layers instead of the shipped student.")
+@click.option(
+    "--shape", metavar="LAYER,…xNEURONS",
+    help="Layers of the teacher to keep and neurons of each, such as 0,2,4,5x1024: faster, and less like the teacher.",
+)  # fmt: skip
 @click.option("--seed", default=7, show_default=True, type=int)
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON: agreement with the teacher before and after.")
 def command(
-    *, files: tuple[Path, ...], out: Path, teacher: str | None, minutes: float | None, from_teacher: bool, seed: int,
-    as_json: bool,
+    *, files: tuple[Path, ...], out: Path, teacher: str | None, minutes: float | None, from_teacher: bool,
+    shape: str | None, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a student that knows the words of one's own catalogue, prove it, and write it as a bundle to DIR.
 
@@ -42,8 +46,9 @@ def command(
     from export.teacher import DEFAULT_TEACHER
 
     made = distill_command(
-        files, teacher or DEFAULT_TEACHER, out, minutes=minutes, from_teacher=from_teacher, seed=seed, report=_report
-    )
+        files, teacher or DEFAULT_TEACHER, out,
+        minutes=minutes, from_teacher=from_teacher, shape=shape, seed=seed, report=_report,
+    )  # fmt: skip
     before, after = made.before.figures(), made.after.figures()
     if as_json:
         write_json({"folder": str(made.folder), "before": before, "after": after})

@@ -26,8 +26,8 @@ from export import ExportError, TeacherError, TextsError, distill, distill_comma
 from export.bundle import write_bundle  # noqa: E402
 from export.graph import export_graphs  # noqa: E402
 from export.lean import pack  # noqa: E402
-from export.student import Shape, make_student, tokenizer_of  # noqa: E402
-from export.teacher import Targets, load_teacher  # noqa: E402
+from export.student import Shape, make_student  # noqa: E402
+from export.teacher import Targets, load_teacher, tokenizer_of  # noqa: E402
 from export.texts import Source  # noqa: E402
 from export.training import Schedule, Trainer, tokens_of  # noqa: E402
 
@@ -54,7 +54,7 @@ def made(tmp_path_factory, source):
     plan = Schedule(samples=64 * 16, batch=64, rate=3e-4, warm_up=3)
     said: list[str] = []
     result = distill(
-        [source], folder / "bundle", teacher=TEACHER, adapt=False, schedule=plan,
+        [source], folder / "bundle", teacher=TEACHER, adapt=False, schedule=plan, shape=Shape.parse("0,4,5x768"),
         report=lambda what, _share, _seconds: said.append(what),
     )  # fmt: skip
     assert set(said) == {"asking the teacher", "training"}

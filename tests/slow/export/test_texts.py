@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from export import TextsError
-from export.augment import variant, variants
-from export.compose import TEMPLATES, Vocabulary, compose
+from export.compose import TEMPLATES, Vocabulary, compose, variant, variants
 from export.texts import LEXICAL_FILES, LONGEST_TEXT, Synset, read_wordnet, summaries, tidy, word_lists
 
 NOUN = (
