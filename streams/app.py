@@ -14,7 +14,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -41,6 +41,7 @@ from streams.http.server import HttpServer
 from streams.http.worker_service import WorkerService
 from streams.index.open import open_index
 from streams.kafka.agents import KafkaConsumer
+from streams.kafka.connection import group_name, settle_seconds
 from streams.kafka.follower import ModelReader
 from streams.kafka.publisher import KafkaPublisher
 from streams.kafka.watchdog import Watchdog
@@ -160,7 +161,7 @@ class App:
         )
         worker = self._worker = Worker(setting, buffer, self._observe, self._on_hold)
         self._consumer = consumer
-        self._started = False
+        self._started, self._starting = False, "the catalogue is being loaded"
         await http.start()
         stack.push_async_callback(http.stop)
         self.http_url = http.url
@@ -175,7 +176,9 @@ class App:
         model_reader = ModelReader(settings, parts.learning.adopt)
         following = await model_reader.start()
         stack.push_async_callback(model_reader.stop)
-        await consumer.start(worker)
+        self._starting = f"waiting for the group {group_name(settings)} to let this worker in"
+        if not await self._unless_stopped(consumer.start(worker)):
+            return
         stack.push_async_callback(consumer.stop)
         self._started = True
         await self._serve(worker, buffer, consumer, index, parts, following)
@@ -185,7 +188,15 @@ class App:
         succession = worker.upkeep.succession
         if index.behind:
             log.warning("the items in the index are encoded anew by %s before anything else", self._encoder.name)
-        taking = asyncio.create_task(succession.take_over(), name="succession")
+        if not await self._unless_stopped(succession.take_over()):
+            return False
+        if succession.brought:
+            log.info("%d items of other encoders brought over", succession.brought)
+        return True
+
+    async def _unless_stopped(self, step: Coroutine[Any, Any, None]) -> bool:
+        """Take a step of the start; False where it was cancelled, since we are to stop. Raises what the step raises."""
+        taking = asyncio.create_task(step, name="start")
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         await asyncio.wait([taking, stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in (taking, stopping):
@@ -194,8 +205,6 @@ class App:
         if taking.cancelled():
             return False
         taking.result()
-        if succession.brought:
-            log.info("%d items of other encoders brought over", succession.brought)
         return True
 
     async def _serve(
@@ -206,6 +215,7 @@ class App:
         watchdog = Watchdog(
             self.settings.stall_seconds, consumer, progress=lambda: worker.batches, waiting=lambda: worker.waiting,
             hold=lambda: worker.hold.reason if worker.hold else None,
+            group_seconds=settle_seconds(self.settings),
         )  # fmt: skip
         running = asyncio.create_task(worker.run(), name="worker")
         tasks: list[asyncio.Future[Any]] = [
@@ -301,7 +311,7 @@ class App:
         if not self._started:
             brought = self._worker.upkeep.succession.brought
             anew = f", {brought} items of it were encoded anew" if brought else ""
-            return [f"starting: the catalogue is being loaded{anew}"]
+            return [f"starting: {self._starting}{anew}"]
         reasons = []
         if self._worker.hold is not None:
             reasons.append(f"holding: {self._worker.hold.reason}")

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,8 +14,10 @@ from faust.streams import Stream
 from faust.types import EventT
 
 from streams.errors import DuplicateMemberError, FatalError
-from streams.kafka.connection import full_name
+from streams.kafka.broker import find_loss
+from streams.kafka.connection import Joins, answers, evict_members, full_name
 from streams.kafka.member import Member, fenced, make_member
+from streams.kafka.watchdog import await_group
 from streams.ports import Intake
 from streams.settings import Settings
 from streams.values import Record, Topic
@@ -26,12 +26,10 @@ log = logging.getLogger(__name__)
 
 CONSUMED: Final = (Topic.EVENTS, Topic.USERS, Topic.REFRESHES, Topic.ITEMS, Topic.SIGNALS, Topic.LESSONS)
 """The topics that the group shares. `model` is read whole by every worker, without the group."""
-REJOINS: Final = 4
-"""Joins without a new generation, within as many session timeouts, that show a second process with our instance id."""
-
 LOOK_SECONDS: Final = 1.0
 """Between looks at whether we are still kept in the group."""
-STOP_SECONDS: Final = 5.0
+LOSS_LOOKS: Final = 5
+"""So many looks after partitions began to move, if they still do, it is looked whether the topics are still there."""
 
 Position = tuple[Topic, int, int]
 
@@ -50,7 +48,9 @@ class KafkaConsumer:
         self._topics = {full_name(settings, topic): topic for topic in topics}
         self._events: dict[Position, EventT[Any]] = {}
         self._next: dict[tuple[Topic, int], int] = {}
-        self._joins: deque[tuple[float, int]] = deque(maxlen=REJOINS)
+        self._counts: dict[Topic, int] = {}
+        """The least number of partitions that a topic must have, by those that were ours."""
+        self._joins = Joins(settings)
         self._stopping = False
         self._member: Member | None = None
         self._guard: asyncio.Task[None] | None = None
@@ -61,8 +61,13 @@ class KafkaConsumer:
         """Records acknowledged since the start."""
 
     async def start(self, intake: Intake) -> None:
-        """Connect and join; records go to `intake` from now on. Raises `FatalError` where that can't be."""
+        """Connect and join; records go to `intake` from now on. To be cancelled at any time.
+
+        Raises `FatalError` where that can't be, or takes too long without a cause, and `BrokerUnavailableError`.
+        """
         self._intake = intake
+        if self._settings.kafka_embedded:
+            await evict_members(self._settings)
         member = self._member = make_member(self._settings, self._topics.values(), asyncio.get_running_loop())
         for name, topic in self._topics.items():
             channel = member.topic(name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
@@ -70,16 +75,13 @@ class KafkaConsumer:
         member.on_partitions_revoked.connect(self._revoked)
         member.on_partitions_assigned.connect(self._assigned)
         starting = asyncio.create_task(member.start(), name="kafka-member-start")
-        error: BaseException | None = None
+        error: BaseException | None = asyncio.CancelledError()
         try:
-            while error is None and not (await asyncio.wait([starting], timeout=LOOK_SECONDS))[0]:
-                error = member.coordinator_error()
-            if error is None:
-                error = starting.exception()
+            error = await await_group(starting, member.coordinator_error, self._settings)
         finally:
-            starting.cancel()
+            if error is not None:
+                await member.give_up(starting)
         if error is not None:
-            await _end(member)
             raise self._ended(error, f"did not start: {error}") from error
         self._guard = asyncio.create_task(self._watch(member), name="kafka-member")
 
@@ -91,14 +93,14 @@ class KafkaConsumer:
             self._guard = None
         if self._member is not None:
             member, self._member = self._member, None
-            await _end(member)
+            await member.end()
         self._events.clear()
 
     def interrupted(self) -> str | None:
         """None, or why the batch in hand must be abandoned: rebalance, stop."""
         if self._stopping:
             return "stop"
-        return "rebalance" if self._member is not None and self._member.rebalancing else None
+        return "rebalance" if self.moving() else None
 
     def acknowledge(self, records: Sequence[Record]) -> None:
         """These records are done, in offset order for each partition. What was revoked meanwhile is ignored."""
@@ -108,6 +110,10 @@ class KafkaConsumer:
                 event.ack()
                 self._next[record.topic, record.partition] = record.offset + 1
                 self.acknowledged += 1
+
+    def moving(self) -> bool:
+        """Whether partitions move: between giving them away and getting new ones."""
+        return self._member is not None and self._member.rebalancing
 
     def lag(self) -> dict[tuple[Topic, int], int] | None:
         """Records not acknowledged yet, of each owned partition; None while that is not known."""
@@ -147,6 +153,10 @@ class KafkaConsumer:
     def turns(self) -> int:
         """Grows at least once a second while the thread that speaks to the broker lives."""
         return self._member.turns if self._member is not None else 0
+
+    async def answers(self, seconds: float) -> bool:
+        """Whether the group's coordinator answers within that time."""
+        return await answers(self._settings, seconds)
 
     async def behind(self, seconds: float) -> int | None:
         """Records that the broker has beyond what was fetched, asked of it anew; None where it doesn't answer in time."""
@@ -188,37 +198,34 @@ class KafkaConsumer:
 
     async def _assigned(self, *arguments: Any, **_: Any) -> None:
         member, assigned = arguments
-        self._check_duplicate(member)
+        if self._joins.add(member.consumer_generation_id):
+            self._fail(self._duplicate())
         owned = {
             topic.value: frozenset(tp.partition for tp in assigned if tp.topic == name)
             for name, topic in self._topics.items()
         }
+        for tp in assigned:
+            self._counts[self._topics[tp.topic]] = max(self._counts.get(self._topics[tp.topic], 0), tp.partition + 1)
         await self._intake.assigned(owned)
         log.info("partitions assigned: %s", {topic: sorted(partitions) for topic, partitions in owned.items()})
-
-    def _check_duplicate(self, member: Member) -> None:
-        """Two processes with one instance id throw each other out and re-join for ever, at the same generation."""
-        now = time.monotonic()
-        self._joins.append((now, member.consumer_generation_id))
-        first, generation = self._joins[0]
-        if (
-            self._settings.instance_id
-            and len(self._joins) == REJOINS
-            and now - first < REJOINS * self._settings.session_timeout_seconds
-            and all(joined == generation for _, joined in self._joins)
-        ):
-            self._fail(self._duplicate())
 
     async def _watch(self, member: Member) -> None:
         """Aiokafka's coordination can end without a word to Faust, and Faust without a word to us."""
         stopped = asyncio.create_task(member.wait_until_stopped(), name="kafka-member-stopped")
         try:
+            looks, joins = 0, self._joins.count
             while not (await asyncio.wait([stopped], timeout=LOOK_SECONDS))[0]:
-                if (error := member.coordinator_error()) is not None:
-                    self._fail(self._ended(error, f"ended: {error!r}"))
+                looks = looks + 1 if member.rebalancing else 0
+                loss = None
+                if looks == LOSS_LOOKS or self._joins.count > joins:
+                    joins = self._joins.count
+                    loss = await find_loss(self._settings, self._counts)
+                if (error := member.coordinator_error()) is not None or loss is not None:
+                    self._fail(loss or self._ended(error, f"ended: {error!r}"))
                     return
             reason = member.crash_reason or member.coordinator_error()
-            self._fail(self._ended(reason, f"ended: {reason!r}" if reason else "ended"))
+            loss = None if fenced(reason) else await find_loss(self._settings, self._counts)
+            self._fail(loss or self._ended(reason, f"ended: {reason!r}" if reason else "ended"))
         finally:
             stopped.cancel()
 
@@ -232,14 +239,3 @@ class KafkaConsumer:
     def _fail(self, error: FatalError) -> None:
         if not self.failed.done() and not self._stopping:
             self.failed.set_exception(error)
-
-
-async def _end(member: Member) -> None:
-    """Stop a member; a broker that is away would be waited for without end."""
-    stopping = asyncio.create_task(member.stop(), name="kafka-member-stop")
-    done, _ = await asyncio.wait([stopping], timeout=STOP_SECONDS)
-    if stopping not in done:
-        log.warning("the Kafka consumer did not stop in %g s: what was acknowledged last comes again", STOP_SECONDS)
-        stopping.cancel()
-    elif not stopping.cancelled() and (error := stopping.exception()) is not None:
-        log.warning("the Kafka consumer stopped with an error: %r", error)

@@ -5,9 +5,11 @@ Chosen by trial, see docs/adr/embedded-broker.md. One process, which dies with t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -16,16 +18,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from streams.errors import ColdstreamError, ConfigurationError
+from streams.errors import BrokerUnavailableError, ColdstreamError, ConfigurationError, TopicRemadeError
+from streams.kafka.connection import ANSWER_SECONDS
+from streams.kafka.topics import TopicAdmin
+from streams.settings import Settings
+from streams.values import Topic
 
 START_SECONDS: Final = 15.0
 STOP_SECONDS: Final = 3.0
 PR_SET_PDEATHSIG: Final = 1
 ADDRESS: Final = re.compile(r"^\s*kafka\s+(\S+:\d+)", re.MULTILINE)
+
+log = logging.getLogger(__name__)
 
 
 class EmbeddedBroker:
@@ -121,3 +129,23 @@ def _die_with_parent() -> Callable[[], None] | None:
             os._exit(1)
 
     return ask
+
+
+async def find_loss(settings: Settings, counts: Mapping[Topic, int]) -> TopicRemadeError | None:
+    """What says that topics have fewer partitions than these, or are gone; None where that is not so, or not known.
+
+    Any broker may be asked; the embedded one loses all when it ends.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS), TopicAdmin(settings) as admin:
+            lost = await admin.lost(counts)
+    except (BrokerUnavailableError, TimeoutError) as error:
+        log.warning("whether the broker still has the topics is not known: %r", error)
+        return None
+    if not lost:
+        return None
+    first = "`coldstream broker` keeps nothing: restart it, " if settings.kafka_embedded else "find out why, "
+    return TopicRemadeError(
+        f"the broker has lost {', '.join(lost)}, whole or in part, as after a restart without its data; {first}run"
+        " `coldstream topics create`, and start this worker again with an empty COLDSTREAM_INDEX"
+    )

@@ -1,4 +1,5 @@
-"""How to reach Kafka: bootstrap servers, security and topic names, the same for every client of this process.
+"""How to reach Kafka: bootstrap servers, security and topic names, the same for every client of this process; and who is
+in our group.
 
 Also consumers that do not spin: a pause after a fetch that found nothing and was answered at once. Kafka holds an empty
 fetch for `fetch.max.wait.ms`. The embedded broker (noida-db 0.2.3) answers it at once, so that an idle consumer asked
@@ -12,13 +13,20 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import logging
 import ssl
-from collections.abc import Iterable
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.errors import KafkaError, UnknownMemberIdError, for_code
+from aiokafka.protocol.group import LeaveGroupRequest
 
-from streams.errors import ConfigurationError
+from streams.errors import BrokerUnavailableError, ConfigurationError
 from streams.settings import Settings, read_secret
 from streams.values import Topic
 
@@ -26,6 +34,12 @@ SECRETS: Final = ("SASL_PLAINTEXT", "SASL_SSL")
 TLS: Final = ("SSL", "SASL_SSL")
 PAUSE_SECONDS: Final = 0.01
 """What patience adds to the latency of a lone record, at most."""
+ANSWER_SECONDS: Final = 5.0
+"""How long a broker may take to say who is in the group; one that takes longer counts as away."""
+REJOINS: Final = 4
+"""Joins without a new generation, within as many session timeouts, that show a second process with our instance id."""
+
+log = logging.getLogger(__name__)
 
 
 def servers(settings: Settings) -> list[str]:
@@ -90,6 +104,16 @@ def group_name(settings: Settings) -> str:
     return f"{settings.topic_prefix}{settings.group}"
 
 
+def rebalance_seconds(settings: Settings) -> float:
+    """How long the group waits in a rebalance for a member that lives: Kafka's rebalance timeout."""
+    return max(2 * settings.session_timeout_seconds, 20.0)
+
+
+def settle_seconds(settings: Settings) -> float:
+    """How long a group takes at most by its own rules: a session until who was killed is out, then a whole rebalance."""
+    return settings.session_timeout_seconds + rebalance_seconds(settings)
+
+
 def member_name(settings: Settings, topics: Iterable[Topic]) -> str | None:
     """The instance id that Kafka sees; None for dynamic membership.
 
@@ -118,3 +142,91 @@ def learn_patience() -> None:
         return found
 
     Fetcher._proc_fetch_request = fetch_patiently  # noqa: SLF001
+
+
+class Joins:
+    """Our joins of the group: two processes with one instance id throw each other out, and join again for ever."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._last: deque[tuple[float, int]] = deque(maxlen=REJOINS)
+        self.count = 0
+        """Joins since the start."""
+
+    def add(self, generation: int) -> bool:
+        """We have joined, at this generation of the group; whether that shows a second process with our instance id."""
+        now = time.monotonic()
+        self.count += 1
+        self._last.append((now, generation))
+        return (
+            bool(self._settings.instance_id)
+            and len(self._last) == REJOINS
+            and now - self._last[0][0] < REJOINS * self._settings.session_timeout_seconds
+            and all(joined == generation for _, joined in self._last)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The consumer group as its coordinator has it: Kafka's word for its state, and its members."""
+
+    state: str
+    members: tuple[str, ...]
+    """Member ids. Who waits to be let in is among them."""
+
+
+async def describe_group(settings: Settings) -> Group:
+    """Who is in our group now. Raises `BrokerUnavailableError` where the broker does not say within five seconds."""
+    async with _coordinator(settings) as (client, node):
+        return await _describe(client, node, group_name(settings))
+
+
+async def answers(settings: Settings, seconds: float) -> bool:
+    """Whether the coordinator of our group says within that time who is in it."""
+    try:
+        async with asyncio.timeout(seconds):
+            await describe_group(settings)
+    except (BrokerUnavailableError, TimeoutError) as error:
+        log.warning("the broker is waited for: %s", error)
+        return False
+    return True
+
+
+async def evict_members(settings: Settings) -> None:
+    """Put every member out of our group. One that lives joins again at its next heartbeat.
+
+    For the embedded broker, which waits for a member that was killed without end (docs/adr/embedded-broker-group.md).
+    Raises `BrokerUnavailableError` where it does not answer within five seconds, or refuses.
+    """
+    name = group_name(settings)
+    async with _coordinator(settings) as (client, node):
+        members = (await _describe(client, node, name)).members
+        for member in members:
+            answer = await client._send_request(LeaveGroupRequest(name, member), node)  # noqa: SLF001  (not offered)
+            if (kind := for_code(answer.error_code)) not in (for_code(0), UnknownMemberIdError):
+                raise BrokerUnavailableError(f"the broker keeps {member} in the group {name}: {kind.__name__}")
+            log.warning("put out of the group, since the embedded broker would wait for it if it is dead: %s", member)
+
+
+@contextlib.asynccontextmanager
+async def _coordinator(settings: Settings) -> AsyncIterator[tuple[AIOKafkaAdminClient, int]]:
+    """A client, and the node that keeps our group."""
+    client = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=int(1000 * ANSWER_SECONDS))
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await client.start()
+            yield client, await client.find_coordinator(group_name(settings))
+    except (KafkaError, OSError) as error:  # TimeoutError is an OSError
+        raise BrokerUnavailableError(
+            f"Kafka at {settings.kafka} does not say who is in the group: {error!r}"
+        ) from error
+    finally:
+        await client.close()
+
+
+async def _describe(client: AIOKafkaAdminClient, node: int, name: str) -> Group:
+    (answer,) = await client.describe_consumer_groups([name], group_coordinator_id=node)
+    ((code, _, state, _, _, members, *_),) = answer.groups
+    if code:
+        raise BrokerUnavailableError(f"Kafka does not describe the group {name}: {for_code(code).__name__}")
+    return Group(state, tuple(member for member, *_ in members))

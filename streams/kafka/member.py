@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import sys
 from collections.abc import Iterable
 from typing import Any, Final, cast
@@ -23,7 +24,7 @@ from faust.types import TP
 from yarl import URL
 
 from streams.errors import ConfigurationError
-from streams.kafka.connection import SECRETS, group_name, member_name, password, servers, tls
+from streams.kafka.connection import SECRETS, group_name, member_name, password, rebalance_seconds, servers, tls
 from streams.kafka.transport import POLL_RECORDS, QUEUE_RECORDS, MemberConsumer, MemberTransport, Queue
 from streams.settings import Settings
 from streams.values import Topic
@@ -31,6 +32,9 @@ from streams.values import Topic
 METADATA_MILLISECONDS: Final = 30_000
 """Partitions that a topic has grown by are noticed within this time; by default it would be five minutes."""
 DAY_SECONDS: Final = 86_400.0
+STOP_SECONDS: Final = 5.0
+
+log = logging.getLogger(__name__)
 
 
 class FencedInstanceIdError(BrokerResponseError):  # type: ignore[misc]  # aiokafka.errors is untyped
@@ -103,6 +107,24 @@ class Member(faust.App):
         waiting = getattr(self._coordinator, "_pending_exception", None)
         return waiting if fenced(waiting) else None
 
+    async def give_up(self, starting: asyncio.Task[None]) -> None:
+        """Stop while the group has not let us in: aiokafka's close would wait for the join that it waits for."""
+        starting.cancel()
+        consumer, task = self._member_consumer, self._coordination
+        if consumer is not None and task is not None:
+            consumer._thread.thread_loop.call_soon_threadsafe(task.cancel)
+        await self.end()
+
+    async def end(self) -> None:
+        """Stop; a broker that is away would be waited for without end."""
+        stopping = asyncio.create_task(self.stop(), name="kafka-member-stop")
+        done, _ = await asyncio.wait([stopping], timeout=STOP_SECONDS)
+        if stopping not in done:
+            log.warning("the Kafka consumer did not stop in %g s: what was acknowledged last comes again", STOP_SECONDS)
+            stopping.cancel()
+        elif not stopping.cancelled() and (error := stopping.exception()) is not None:
+            log.warning("the Kafka consumer stopped with an error: %r", error)
+
     async def behind(self, seconds: float) -> int | None:
         """Records that the broker has beyond what was fetched, asked of it anew; None where it doesn't answer in time."""
         consumer, inner = self._member_consumer, self._inner_consumer
@@ -174,7 +196,7 @@ def _options(settings: Settings, topics: tuple[Topic, ...]) -> dict[str, Any]:
         "broker_client_id": "coldstream",
         "broker_session_timeout": session,
         "broker_heartbeat_interval": session / 5,
-        "broker_rebalance_timeout": max(2 * session, 20.0),
+        "broker_rebalance_timeout": rebalance_seconds(settings),
         "broker_request_timeout": max(90.0, session + 10.0),
         "broker_max_poll_interval": DAY_SECONDS,  # must not end a hold
         "broker_max_poll_records": POLL_RECORDS,

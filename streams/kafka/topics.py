@@ -235,3 +235,12 @@ class TopicAdmin:
             if code == 0
         }
         return {topic: FoundTopic(count, configurations.get(topic, {})) for topic, count in existing.items()}
+
+    async def lost(self, counts: Mapping[Topic, int]) -> list[str]:
+        """Full names of the topics that are gone, or have fewer partitions than these, as after a restart without data."""
+        found = await self.describe()
+        return [
+            full_name(self._settings, topic)
+            for topic, count in counts.items()
+            if topic not in found or found[topic].partitions < count
+        ]

@@ -8,12 +8,23 @@ import msgspec
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from streams.kafka.agents import KafkaConsumer
 from streams.kafka.connection import client_options, full_name, group_name
 from tests.support.kafka import SECONDS, Member, eventually, producing
 
 
 def static(settings, name):
     return msgspec.structs.replace(settings, instance_id=name)
+
+
+class Nobody:
+    """An intake that takes note of nothing."""
+
+    async def revoked(self):
+        pass
+
+    async def assigned(self, partitions):
+        pass
 
 
 async def committed(settings, topic, partition, offset):
@@ -61,6 +72,26 @@ async def test_sigterm_commits_and_ends_with_status_0(settings):
         async with Member(settings) as successor:
             await eventually(lambda: successor.of("put"))
     assert [line["offset"] for line in successor.of("put")] == [1]
+
+
+async def test_who_waits_for_a_killed_members_session_ends_at_once_when_told_to_and_the_next_one_gets_in(
+    apache_kafka, settings
+):
+    async with Member(settings) as member:
+        await eventually(lambda: member.of("assigned"))
+        member.process.send_signal(signal.SIGKILL)
+        await member.process.wait()
+    consumer = KafkaConsumer(settings)
+    starting = asyncio.create_task(consumer.start(Nobody()))
+    await asyncio.sleep(1.5)
+    assert consumer.moving()
+    assert not starting.done()
+    begun = time.monotonic()
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert time.monotonic() - begun < 2
+    async with Member(settings) as successor:
+        await eventually(lambda: successor.of("assigned"), 2 * settings.session_timeout_seconds + SECONDS)
 
 
 async def test_a_second_process_with_one_instance_id_is_found(apache_kafka, settings):

@@ -100,7 +100,10 @@ def apache_kafka(kafka):
 @pytest.fixture
 async def settings(kafka):
     """Settings of an installation of its own on the broker, its topics created."""
-    made = Settings(kafka=kafka.servers, topic_prefix=f"t{uuid.uuid4().hex[:10]}-", session_timeout_seconds=6)
+    made = Settings(
+        kafka=kafka.servers, kafka_embedded=not kafka.apache, topic_prefix=f"t{uuid.uuid4().hex[:10]}-",
+        session_timeout_seconds=6,
+    )  # fmt: skip
     await create_topics(made)
     return made
 
@@ -165,7 +168,7 @@ class Member:
     async def __aenter__(self):
         described = {
             name: getattr(self.settings, name)
-            for name in ("kafka", "topic_prefix", "group", "instance_id", "session_timeout_seconds")
+            for name in ("kafka", "kafka_embedded", "topic_prefix", "group", "instance_id", "session_timeout_seconds")
         }
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, str(MEMBER), json.dumps(described), self.acknowledge,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+
+import pytest
+
+from streams.app import App
+from streams.settings import Settings
 
 
 def test_what_lives_at_the_start_is_no_work_for_the_collector_and_garbage_still_goes() -> None:
@@ -39,3 +45,30 @@ faults()
 assert faults() < 4096, faults()  # of two megabytes each is 512 pages, and there are 160 of them
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+async def test_a_signal_cancels_the_step_of_the_start_that_is_taken() -> None:
+    app = App(Settings())
+    ended = asyncio.Event()
+
+    async def wait_for_ever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    asyncio.get_running_loop().call_later(0.05, app.stop)
+    async with asyncio.timeout(2):
+        assert not await app._unless_stopped(wait_for_ever())
+    assert ended.is_set()
+
+
+async def test_a_step_of_the_start_is_taken_and_raises_what_it_raises() -> None:
+    app = App(Settings())
+
+    async def fail() -> None:
+        raise LookupError("refused")
+
+    assert await app._unless_stopped(asyncio.sleep(0))
+    with pytest.raises(LookupError, match="refused"):
+        await app._unless_stopped(fail())

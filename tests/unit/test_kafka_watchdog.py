@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from streams.errors import FatalError
+from streams.errors import BrokerUnavailableError, FatalError
 from streams.kafka import watchdog
-from streams.kafka.watchdog import Sign, Watchdog
+from streams.kafka.connection import Group
+from streams.kafka.watchdog import Sign, Watchdog, await_group
+from streams.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 STALL_SECONDS = 0.48
@@ -27,6 +29,7 @@ class Living:
         self.held = None
         self.waiting = 0
         self.answer = 0
+        self.moves = False
 
     def _count(self, name):
         return 0 if name in self.still else time.monotonic_ns()
@@ -41,6 +44,12 @@ class Living:
 
     def coordinator_alive(self):
         return "coordinator" not in self.still
+
+    def moving(self):
+        return self.moves
+
+    async def answers(self, seconds):
+        return self.answer is not None
 
     async def behind(self, seconds):
         if "turns" in self.still or self.answer is None:
@@ -57,10 +66,11 @@ def killed(monkeypatch):
     return calls
 
 
-async def watch(worker, seconds=2 * STALL_SECONDS):
+async def watch(worker, seconds=2 * STALL_SECONDS, group_seconds=0.0):
     dog = Watchdog(
-        STALL_SECONDS, worker, progress=worker.progress, waiting=lambda: worker.waiting, hold=lambda: worker.held
-    )
+        STALL_SECONDS, worker, progress=worker.progress, waiting=lambda: worker.waiting, hold=lambda: worker.held,
+        group_seconds=group_seconds,
+    )  # fmt: skip
     async with asyncio.timeout(seconds):
         await dog.run()
 
@@ -79,6 +89,7 @@ async def watch(worker, seconds=2 * STALL_SECONDS):
             "thread that speaks to Kafka",
         ),  # which the broker's silence must not excuse
         ({"turns", "polls", "received"}, {"held": "index"}, "thread that speaks to Kafka"),
+        ({"polls", "received"}, {"moves": True}, "was given no partitions for .* restart this worker"),
     ],
 )
 async def test_what_stands_still_without_a_cause_ends_the_worker(still, state, message, killed):
@@ -100,6 +111,7 @@ async def test_what_stands_still_without_a_cause_ends_the_worker(still, state, m
         ({"progress", "acknowledged"}, {"pending": 1, "held": "index"}),
         ({"progress"}, {"pending": 1}),  # a long batch of signals, acknowledged by and by
         ({"polls", "received"}, {"answer": None}),  # the broker is away
+        ({"polls", "received"}, {"answer": None, "moves": True}),
         ({"received"}, {"answer": 5, "pending": 5}),  # the buffer is full: the flow is asked instead
     ],
 )
@@ -109,6 +121,82 @@ async def test_rest_and_holds_are_no_stalls(still, state):
     vars(worker).update(state)
     with pytest.raises(TimeoutError):
         await watch(worker, 1.5 * STALL_SECONDS)
+
+
+async def test_a_group_may_take_as_long_as_its_own_rules_say():
+    worker = Living()
+    worker.still, worker.moves = {"polls", "received"}, True
+    with pytest.raises(TimeoutError):
+        await watch(worker, 1.5 * STALL_SECONDS, group_seconds=60)
+
+
+async def never():
+    await asyncio.Event().wait()
+
+
+async def fails(error):
+    raise error
+
+
+@pytest.fixture
+def describe(monkeypatch):
+    """What the coordinator says of the group, or raises; counts how often it is asked."""
+    said = [Group("PreparingRebalance", ("one", "two"))]
+    asked = []
+
+    async def describe_group(settings):
+        asked.append(settings.group)
+        if isinstance(said[-1], Exception):
+            raise said[-1]
+        return said[-1]
+
+    monkeypatch.setattr(watchdog, "describe_group", describe_group)
+    monkeypatch.setattr(watchdog, "settle_seconds", lambda settings: STALL_SECONDS)
+    return said, asked
+
+
+async def join(joining, error=lambda: None, seconds=4 * STALL_SECONDS, **chosen):
+    task = asyncio.create_task(joining)
+    try:
+        async with asyncio.timeout(seconds):
+            return await await_group(task, error, Settings(stall_seconds=STALL_SECONDS, **chosen))
+    finally:
+        task.cancel()
+
+
+@pytest.mark.parametrize(
+    ("embedded", "remedy"), [(True, "start this worker again, which puts it out"), (False, "kafka-consumer-groups.sh")]
+)
+async def test_a_group_that_lets_nobody_in_ends_the_worker_and_says_what_to_do(describe, embedded, remedy):
+    begun = time.monotonic()
+    with pytest.raises(
+        FatalError, match=r"coldstream has not let this worker in .*PreparingRebalance, with 2 members"
+    ) as found:
+        await join(never(), kafka_embedded=embedded)
+    assert remedy in str(found.value)
+    assert STALL_SECONDS <= time.monotonic() - begun < STALL_SECONDS + LATE_SECONDS
+
+
+async def test_a_group_is_waited_for_as_long_as_its_own_rules_say(describe, monkeypatch):
+    monkeypatch.setattr(watchdog, "settle_seconds", lambda settings: 60.0)
+    with pytest.raises(TimeoutError):
+        await join(never(), seconds=2 * STALL_SECONDS)
+
+
+async def test_a_broker_that_is_away_is_waited_for_at_the_start_too(describe):
+    said, asked = describe
+    said.append(BrokerUnavailableError("away"))
+    with pytest.raises(TimeoutError):
+        await join(never())
+    assert len(asked) > 1
+
+
+async def test_what_keeps_a_worker_out_for_good_is_told_at_once(describe):
+    refused = ConnectionError("refused")
+    assert await join(fails(refused)) is refused
+    assert await join(never(), error=lambda: refused) is refused
+    assert await join(asyncio.sleep(0)) is None
+    assert not describe[1]
 
 
 def test_a_process_that_was_stopped_and_continued_is_no_stall():
