@@ -2,6 +2,7 @@
 
 python -m benchmarks.encoder_pareto --json                            one line
 python -m benchmarks.encoder_pareto --plot docs/encoder-pareto.svg    and the plot
+python -m benchmarks.encoder_pareto --trained DIR --trained DIR       and other bundles, that were trained
 
 Every shape is copied and thinned from the teacher, calibrated on catalogues that are not held out, and written as a bundle by
 the exporter that ships; beside them stands the bundle that ships, which was trained. Speed: rounds of eight single texts (and 64
@@ -17,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--plot", type=Path, help="where to write the plot (SVG)")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of data sets")
+    parser.add_argument("--trained", type=Path, action="append", default=[], help="another bundle; may be repeated")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--again", type=Path, help="plot this JSON of an earlier run, measure nothing")
     asked = parser.parse_args()
@@ -60,7 +63,7 @@ def main() -> int:
         found = json.loads(asked.again.read_text(encoding="utf-8"))
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            found = measure(asked.data, Path(scratch), asked.rounds)
+            found = measure(asked.data, Path(scratch), asked.rounds, asked.trained)
     if asked.plot:
         asked.plot.write_text(plot(found["students"]), encoding="utf-8")
     if asked.json:
@@ -71,7 +74,7 @@ def main() -> int:
     return 0
 
 
-def measure(data: Path, scratch: Path, rounds: int) -> dict[str, Any]:
+def measure(data: Path, scratch: Path, rounds: int, trained: Sequence[Path]) -> dict[str, Any]:
     """A line for each student, and for each shorter dimension of the shipped one."""
     torch.set_num_threads(1)
     shipped = read_bundle()
@@ -92,9 +95,8 @@ def measure(data: Path, scratch: Path, rounds: int) -> dict[str, Any]:
         (_named(shape) | {"trained_on_samples": 0}, _made(teacher, shape, calibration, scratch / str(number)))
         for number, shape in enumerate(SHAPES)
     ]
-    recipe = shipped.manifest.recipe
-    known = _named(Shape(tuple(recipe["layers"]), recipe["feed_forward"]))
-    folders.append((known | {"trained_on_samples": "see the manifest", "shipped": True}, None))
+    folders += [(_trained(folder), folder) for folder in trained]
+    folders.append((_trained(None) | {"shipped": True}, None))
     encoders = [open_bundle(folder, provider="cpu") for _, folder in folders]
     speeds = _speeds([teacher, *encoders], _sample([text for some in texts.values() for text in some], 3000), rounds)
     students = []
@@ -117,6 +119,12 @@ def measure(data: Path, scratch: Path, rounds: int) -> dict[str, Any]:
 
 def _named(shape: Shape) -> dict[str, Any]:
     return {"layers": list(shape.layers), "feed_forward": shape.feed_forward}
+
+
+def _trained(folder: Path | None) -> dict[str, Any]:
+    recipe = read_bundle(folder).manifest.recipe
+    samples = recipe["samples"] if "samples" in recipe else recipe["steps"] * recipe["batch"]
+    return _named(Shape(tuple(recipe["layers"]), recipe["feed_forward"])) | {"trained_on_samples": samples}
 
 
 def _made(teacher: Teacher, shape: Shape, calibration: list[str], folder: Path) -> Path:
@@ -144,7 +152,7 @@ def _speeds(encoders: list[Any], texts: list[str], rounds: int) -> list[tuple[fl
 
 
 def plot(students: list[dict[str, Any]]) -> str:
-    """SVG: speed with one text against cosine and against recall@10, the shipped student marked."""
+    """SVG: speed with one text against cosine and against recall@10, the trained students and the shipped one marked."""
     students = sorted(students, key=lambda each: each["b1_speedup"])
     panels = "".join(
         f'<g transform="translate({number * _WIDTH} 24)">{_panel(students, measure)}</g>'
@@ -153,14 +161,14 @@ def plot(students: list[dict[str, Any]]) -> str:
     legend = "".join(
         f'<text x="{2 * _WIDTH + 12}" y="{64 + 19 * place}"{_COLOUR if one.get("shipped") else ""}>{chr(97 + place)}   '
         f"{len(one['layers'])} layers × {one['feed_forward']}, {one['megabytes']:.1f} MB"
-        f"{', shipped' if one.get('shipped') else ''}</text>"
+        f"{', shipped' if one.get('shipped') else ', trained' if one['trained_on_samples'] else ''}</text>"
         for place, one in enumerate(students)
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * _WIDTH + 230}" height="{_HEIGHT + 50}" font-size="11" '
         f'font-family="sans-serif" fill="#333"><rect width="100%" height="100%" fill="#fff"/>{panels}{legend}'
         f'<text x="{_MARGIN}" y="{_HEIGHT + 42}">● copied and thinned, not trained; '
-        f"<tspan{_COLOUR}>◆ shipped, trained</tspan>; "
+        f"◆ trained; <tspan{_COLOUR}>◆ shipped</tspan>; "
         "dashed: the project's bars</text></svg>\n"
     )
 
@@ -192,7 +200,8 @@ def _panel(students: list[dict[str, Any]], measure: str) -> str:
     for place, one in enumerate(students):
         x, y = at(one["b1_speedup"], one[measure])
         shipped = one.get("shipped", False)
-        mark = f'<path d="M{x - 6} {y}l6 -6l6 6l-6 6z"/>' if shipped else f'<circle cx="{x}" cy="{y}" r="3.5"/>'
+        diamond = shipped or one["trained_on_samples"]
+        mark = f'<path d="M{x - 6} {y}l6 -6l6 6l-6 6z"/>' if diamond else f'<circle cx="{x}" cy="{y}" r="3.5"/>'
         parts.append(
             f'<g{_COLOUR if shipped else _OTHERS}>{mark}<text x="{x + 2}" y="{y - 7}">{chr(97 + place)}</text></g>'
         )
