@@ -86,7 +86,10 @@ def _calibration(stream: Stream, tested: Sequence[Tested]) -> float | None:
 
 
 def _floors(tested: Sequence[Tested], policy: Policy) -> dict[str, dict[str, float]]:
-    """By group: the share of all places that its floor promises, that it holds, and that was owed and not to be had."""
+    """By group: the share of all places that its floor promises, that it holds, and that was owed and not to be had; and
+    its share of the targets.
+    """
+    targets = max(sum(len(one.step.targets) for one in tested), 1)
     places = max(sum(len(one.items) for one in tested), 1)
     groups = dict.fromkeys(group for one in tested for group in one.protected)
     return {
@@ -94,6 +97,7 @@ def _floors(tested: Sequence[Tested], policy: Policy) -> dict[str, dict[str, flo
             "floor": policy.floors.get(Protected(group), 0.0),
             "share": round(sum(one.protected[group][0] for one in tested) / places, 6),
             "short": round(sum(one.protected[group][1] for one in tested) / places, 6),
+            "wanted": round(sum(one.protected[group][2] for one in tested) / targets, 6),
         }
         for group in groups
     }

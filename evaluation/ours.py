@@ -63,12 +63,19 @@ class Ours:
         found = {self.columns.ids[row] for row in batch.rows[0, : batch.sizes[0]].tolist()}
         return rank(self.columns, batch, self.learner.model(), self.policy)[0], found
 
-    def protected(self, ranking: Ranking, step: Step) -> dict[str, tuple[int, int]]:
-        """(places of a list that a group holds, places that its floor owed in vain), by group that may have a floor."""
-        rows = np.array([self.columns.rows[item_id] for item_id in ranking.item_ids], np.int64)
+    def protected(self, ranking: Ranking, step: Step) -> dict[str, tuple[int, int, int]]:
+        """(places of a list that a group holds, places that its floor owed in vain, targets that belong to it), by group.
+
+        Of small providers only where policy says who the provider is.
+        """
+        rows, ids = self.columns.rows, [self._stream.items[item].item_id for item in step.targets]
+        shown, wanted = (np.array([rows[one] for one in each], np.int64) for each in (ranking.item_ids, ids))
         groups = [Protected.NEW] + [Protected.SMALL] * bool(self.policy.floor_provider)
-        held = {group: members(self.columns, rows, group, self.policy, step.at) for group in groups}
-        return {group: (int(those.sum()), ranking.short.count(group)) for group, those in held.items()}
+        held, asked = (
+            {group: int(members(self.columns, those, group, self.policy, step.at).sum()) for group in groups}
+            for those in (shown, wanted)
+        )
+        return {group: (held[group], ranking.short.count(group), asked[group]) for group in groups}
 
     def arrive(self, now: float) -> None:
         """Time has come to `now`: what is published by then is in the table before it is next read."""

@@ -30,8 +30,8 @@ class Tested:
     unseen_item: tuple[list[int], list[int]] | None = None
     found: int = 0
     """Targets that were candidates."""
-    protected: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """(places held, places owed in vain) by group that may have an exposure floor."""
+    protected: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    """(places held, places owed in vain, targets) by group that may have an exposure floor."""
 
 
 @dataclass(slots=True)

@@ -136,6 +136,7 @@ def test_a_floor_for_small_providers_is_held_and_told_beside_what_it_costs(folde
     assert told["small"]["floor"] == floor
     assert told["small"]["share"] + told["small"]["short"] >= floor - 0.02
     assert told["new"]["floor"] == 0.0
+    assert told["small"]["wanted"] == plain["beyond"]["floors"]["small"]["wanted"] > 0.0
     assert "Exposure floors" in to_html(held)
 
 
