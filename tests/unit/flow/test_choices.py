@@ -168,6 +168,33 @@ async def test_places_of_groups_with_a_floor_are_counted_beside_what_they_were_p
     assert 'coldstream_floor_places_total{arm="",group="new",places="short"} 4.0' in metrics.render().decode()
 
 
+async def test_a_worker_holds_a_floor_and_says_so_in_the_list(service: Service) -> None:
+    policy = Policy(
+        explore=False, list_size=3, floor_small=1 / 3, floor_provider="attributes.maker", floor_small_below=0.2
+    )
+    arms = Arms(policy)
+    service.parts = dataclasses.replace(service.parts, quality=Quality(service.parts.catalogue.columns, arms))
+    service.setting = dataclasses.replace(service.setting, parts=service.parts, arms=arms)
+    service._make_worker()
+    await service.worker.assigned({})
+    for item_id, title in ITEMS:
+        await service.feed(service.log.item(item_id, title, attributes={"maker": "Big" if "tea" in title else "Small"}))
+    await service.feed(
+        *(service.log.event(f"p{number}", f"u{number}", "like", f"tea{number % 4}") for number in range(40))
+    )
+    await service.settle()
+    await service.feed(service.log.user("ann", "green tea"))
+    items = service.lists()[-1]["items"]
+    assert [item["item_id"][:-1] for item in items] == ["tea", "tea", "tool"]
+    assert [item["reason"]["kind"] == "floor" for item in items] == [False, False, True]
+    floors = service.reports[-1].floors
+    assert (floors["small", "held", ""], floors["small", "promised", ""]) == (1, pytest.approx(1.0))
+    await service.feed(*(service.log.item(f"tool{number}", None) for number in range(4)))
+    await service.feed(service.log.user("bob", "green tea"))
+    assert {item["item_id"][:-1] for item in service.lists()[-1]["items"]} == {"tea"}
+    assert service.reports[-1].floors["small", "short", ""] >= 1, "nobody small is left"
+
+
 async def test_lists_are_told_apart_by_whether_their_user_has_a_history(service: Service) -> None:
     await service.feed(service.log.user("ann", "green tea"), service.log.event("e1", "bob", "like", "tool1"))
     assert service.reports[-1].list_users == {("sent", "cold"): 1, ("sent", "known"): 1}
