@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from evaluation.measures import ndcg
 from evaluation.protocol import Stream
 from evaluation.replay import Tested
+from streams.decide.policy import Policy, Protected
 
 _FEWEST: Final = 20
 """Steps that a group of users must have to be reported."""
@@ -20,10 +21,10 @@ _CALIBRATION_SHARE: Final = 0.01
 
 
 def beyond_accuracy(
-    stream: Stream, tested: Sequence[Tested], vectors: NDArray[np.float32], events: NDArray[np.float64]
+    stream: Stream, tested: Sequence[Tested], vectors: NDArray[np.float32], events: NDArray[np.float64], policy: Policy
 ) -> dict[str, Any]:
     """Coverage, Gini of exposure (over the items that could be shown), novelty in bits, intra-list diversity,
-    share of new items, calibration by first category (Steck 2018), candidate recall, and the fairness report.
+    share of new items, calibration by first category (Steck 2018), candidate recall, exposure floors, and the fairness report.
 
     `events`: how many events each item had by the end.
     """
@@ -43,6 +44,7 @@ def beyond_accuracy(
         "new_items": round(float(np.mean([stream.late[items].mean() for items in lists])), 6),
         "calibration": _rounded(_calibration(stream, tested)),
         "candidate_recall": round(sum(one.found for one in tested) / max(targets, 1), 6),
+        "floors": _floors(tested, policy),
         "fairness": {"users": _users(stream, tested), "items": _items(tested, events)},
     }
 
@@ -81,6 +83,24 @@ def _calibration(stream: Stream, tested: Sequence[Tested]) -> float | None:
                 divergence += p * math.log(p / ((1 - _CALIBRATION_SHARE) * q + _CALIBRATION_SHARE * p))
             found.append(divergence)
     return float(np.mean(found)) if found else None
+
+
+def _floors(tested: Sequence[Tested], policy: Policy) -> dict[str, dict[str, float]]:
+    """By group: the share of all places that its floor promises, that it holds, and that was owed and not to be had; and
+    its share of the targets.
+    """
+    targets = max(sum(len(one.step.targets) for one in tested), 1)
+    places = max(sum(len(one.items) for one in tested), 1)
+    groups = dict.fromkeys(group for one in tested for group in one.protected)
+    return {
+        group: {
+            "floor": policy.floors.get(Protected(group), 0.0),
+            "share": round(sum(one.protected[group][0] for one in tested) / places, 6),
+            "short": round(sum(one.protected[group][1] for one in tested) / places, 6),
+            "wanted": round(sum(one.protected[group][2] for one in tested) / targets, 6),
+        }
+        for group in groups
+    }
 
 
 def _users(stream: Stream, tested: Sequence[Tested]) -> dict[str, dict[str, float]]:

@@ -133,7 +133,7 @@ def replay(
         for event in group.events:
             if event.item >= 0:
                 events[event.item] += 1
-    return Result(stream, options, outcome, beyond_accuracy(stream, outcome.tested, vectors, events))
+    return Result(stream, options, outcome, beyond_accuracy(stream, outcome.tested, vectors, events, ours.policy))
 
 
 def _encode(encoder: ItemEncoder, texts: Sequence[str], progress: Progress) -> NDArray[np.float32]:

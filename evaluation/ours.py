@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from evaluation.protocol import Group, Mask, Options, Step, Stream
 from streams.decide.history import Bounds, apply_event
-from streams.decide.policy import Policy
+from streams.decide.policy import Policy, Protected
 from streams.decide.ranker import Learner
 from streams.decide.recommend import batch_of, lessons_of, rank
+from streams.decide.rerank import members
 from streams.decide.statistics import Signal, signals_of
 from streams.decide.table import Table
 from streams.decide.taste import Request
@@ -37,7 +38,11 @@ class Ours:
         self._vectors = vectors
         self._repeats = options.repeats
         self.learner = learner
-        self.policy = Policy(exclude_seconds={}, liked_from=stream.liked_from, event_weights=settings.event_weights)
+        self.policy = Policy(
+            exclude_seconds={}, liked_from=stream.liked_from, event_weights=settings.event_weights,
+            floor_new=options.floor_new, floor_small=options.floor_small, floor_provider=options.floor_provider,
+            floor_small_below=options.floor_small_below,
+        )  # fmt: skip
         self._bounds = Bounds(settings.history_size, settings.event_ids_size, settings.exclusions_size)
         self.columns = Table(vectors.shape[1], capacity=max(len(stream.items), 1))
         self._order = np.argsort(stream.opens, kind="stable")
@@ -57,6 +62,20 @@ class Ours:
         batch = batch_of(self.columns, [self._request(step, among)], self.policy)
         found = {self.columns.ids[row] for row in batch.rows[0, : batch.sizes[0]].tolist()}
         return rank(self.columns, batch, self.learner.model(), self.policy)[0], found
+
+    def protected(self, ranking: Ranking, step: Step) -> dict[str, tuple[int, int, int]]:
+        """(places of a list that a group holds, places that its floor owed in vain, targets that belong to it), by group.
+
+        Of small providers only where policy says who the provider is.
+        """
+        rows, ids = self.columns.rows, [self._stream.items[item].item_id for item in step.targets]
+        shown, wanted = (np.array([rows[one] for one in each], np.int64) for each in (ranking.item_ids, ids))
+        groups = [Protected.NEW] + [Protected.SMALL] * bool(self.policy.floor_provider)
+        held, asked = (
+            {group: int(members(self.columns, those, group, self.policy, step.at).sum()) for group in groups}
+            for those in (shown, wanted)
+        )
+        return {group: (held[group], ranking.short.count(group), asked[group]) for group in groups}
 
     def arrive(self, now: float) -> None:
         """Time has come to `now`: what is published by then is in the table before it is next read."""

@@ -32,6 +32,10 @@ class Options:
     max_steps: int = 4000
     repeats: bool = False
     simulate_cold: float = 0.0
+    floor_new: float = 0.0
+    floor_small: float = 0.0
+    floor_provider: str = ""
+    floor_small_below: float = 0.001
 
 
 @dataclass(frozen=True, slots=True)

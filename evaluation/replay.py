@@ -14,6 +14,7 @@ from evaluation.measures import Tally, top
 from evaluation.ours import Ours
 from evaluation.protocol import Group, Mask, Options, Past, Step, Stream, choose, is_kept
 from evaluation.ratings import Ratings
+from streams.values import Ranking
 
 OURS = "coldstream"
 
@@ -29,6 +30,8 @@ class Tested:
     unseen_item: tuple[list[int], list[int]] | None = None
     found: int = 0
     """Targets that were candidates."""
+    protected: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    """(places held, places owed in vain, targets) by group that may have an exposure floor."""
 
 
 @dataclass(slots=True)
@@ -87,8 +90,8 @@ class Replay:
             slices = ["all", "known_user" if step.known else "cold_user"]
             if step.user_id in self._stream.elsewhere and step.user_id not in self._past.met:
                 slices.append("cross_domain")
-            items, found = self._test_among(step, allowed, None, step.targets, slices)
-            tested = Tested(step, items, found=found)
+            items, found, ranking = self._test_among(step, allowed, None, step.targets, slices)
+            tested = Tested(step, items, found=found, protected=self._ours.protected(ranking, step))
             self._outcome.tested.append(tested)
             if not step.known:
                 continue
@@ -102,15 +105,15 @@ class Replay:
 
     def _test_among(
         self, step: Step, allowed: Mask, among: Mask | None, targets: list[int], slices: list[str]
-    ) -> tuple[list[int], int]:
-        """(our list, how many targets were candidates); every method is noted in the tally."""
+    ) -> tuple[list[int], int, Ranking]:
+        """(our list, how many targets were candidates, the list as it was made); every method is noted in the tally."""
         ranking, candidates = self._ours.rank(step, among)
         items = [self._position[item_id] for item_id in ranking.item_ids]
         self._outcome.tally.add(OURS, slices, items, targets)
         mask = allowed if among is None else allowed & among
         for name, baseline in self._baselines.items():
             self._outcome.tally.add(name, slices, top(baseline.score(step), mask), targets)
-        return items, sum(self._stream.items[item].item_id in candidates for item in targets)
+        return items, sum(self._stream.items[item].item_id in candidates for item in targets), ranking
 
     def _allowed(self, step: Step) -> NDArray[np.bool_]:
         allowed = self._stream.opens <= step.at

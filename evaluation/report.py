@@ -35,8 +35,9 @@ def to_html(result: Result) -> str:
     if "ratings" in summary:
         parts.append("<h2>Ratings</h2>" + _table(summary["ratings"]))
     beyond = dict(summary["beyond"])
-    fairness = beyond.pop("fairness", {})
+    fairness, floors = beyond.pop("fairness", {}), beyond.pop("floors", {})
     parts.append("<h2>Beyond accuracy</h2>" + _table({name: {"": value} for name, value in beyond.items()}))
+    parts.append("<h2>Exposure floors</h2>" + _table(floors))
     parts += [f"<h2>Fairness: {escape(name)}</h2>{_table(groups)}" for name, groups in fairness.items() if groups]
     return "\n".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from grafana.measures import Measure, Query, Row, View, gauge, quantiles, rate, ratio, spread, total
@@ -290,6 +291,36 @@ ARM_NEW_ITEMS: Final = Measure(
     "An arm that explores has more of them.",
     "More of them and fewer clicks: the trial's price; coldstream arms says whether it is more than chance.",
 )  # fmt: skip
+_FLOOR: Final = "coldstream_floor_places_total{places="
+
+
+def _of_floor(places: str, by: str, legend: str) -> Query:
+    """Share of the places of lists, by group of items that may have an exposure floor."""
+    return replace(ratio(f'{_FLOOR}"{places}"', f'{_FLOOR}"all"', by), legend=legend)
+
+
+FLOORS: Final = Measure(
+    "floors", "Exposure floors: promised and held", View.LINES, "percentunit",
+    (_of_floor("held", "group", "{{group}}"), _of_floor("promised", "group", "{{group}}: floor")),
+    ("Share of all places that items of a group hold, and the share that COLDSTREAM_FLOOR_NEW and COLDSTREAM_FLOOR_SMALL "
+     "promise them. small is counted without a floor, too, once COLDSTREAM_FLOOR_PROVIDER names the providers."),
+    "Each group at its floor or above it.",
+    "Below its floor: see what is owed in vain. Above it by itself: the floor costs nothing, and changes nothing.",
+)  # fmt: skip
+FLOORS_SHORT: Final = Measure(
+    "floors_short", "Places owed in vain", View.LINES, "percentunit", (_of_floor("short", "group", "{{group}}"),),
+    "Share of all places that a floor owed to a group and that no candidate of it could take.",
+    "0.",
+    ("Users have too few candidates of the group: new items don't come, or small providers have nothing near what is "
+     "liked. Lower the floor, or raise COLDSTREAM_FLOOR_SMALL_BELOW."),
+)  # fmt: skip
+ARM_FLOORS: Final = Measure(
+    "arm_floors", "Held by groups with a floor, by arm", View.LINES, "percentunit",
+    (_of_floor("held", "group, arm", "{{group}} {{arm}}"),),
+    "Share of all places that items of a group hold, by arm.",
+    "An arm with a floor above one without.",
+    "What it costs in clicks is beside, among the arms of the trial; coldstream arms says whether it is more than chance.",
+)  # fmt: skip
 WEIGHTS_KNOWN: Final = Measure(
     "weights_known", "What ranks: users with history", View.STACK, "percentunit",
     (gauge("coldstream_ranker_weight", "part", how="avg", matchers='user="known"'),),
@@ -333,6 +364,7 @@ ROWS: Final = (
     Row("By place in the list", (CLICKS_BY_PLACE, CONVERSIONS_BY_PLACE, PLACES)),
     Row("Cold and warm, items and users", (CLICKS_BY_ITEM, HITS_BY_ITEM, CLICKS_BY_USER, HITS_BY_USER)),
     Row("Beyond accuracy", (COVERAGE, GINI, NOVELTY, DIVERSITY)),
+    Row("Exposure floors", (FLOORS, FLOORS_SHORT, ARM_FLOORS)),
     Row("Arms of a trial", (ARM_CLICKS, ARM_CONVERSIONS, ARM_RANK, ARM_HITS)),
     Row("What arms make", (ARM_LISTS, ARM_NEW_ITEMS, ARM_LATENCY)),
     Row("What lists are made of", (STRATEGIES, NEW_ITEMS)),

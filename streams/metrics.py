@@ -26,6 +26,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from streams.decide.arms import PARTS
+from streams.decide.policy import Protected
 from streams.errors import REASONS
 from streams.flow.learning import EXPERTS, Insight
 from streams.flow.report import BatchReport, Census
@@ -148,6 +149,10 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure("coldstream_list_places_total", Kind.COUNTER,
             "Places of lists: items that nobody has met (cold), that came within seven days (new), other",
             {"item": ("cold", "new", "other"), "arm": _ARMS}),
+    Measure("coldstream_floor_places_total", Kind.COUNTER,
+            "Places of lists by group of items that may have an exposure floor (new; of small providers): all of them, those "
+            "that the floor promises to the group, those it holds, and those owed that no candidate could take (short)",
+            {"group": _values(Protected), "places": ("all", "promised", "held", "short"), "arm": _ARMS}),
     Measure("coldstream_catalogue_coverage", Kind.GAUGE,
             "Share of the recommendable items that stood in a list of this worker within the last hour", {"arm": _ARMS}),
     Measure("coldstream_catalogue_gini", Kind.GAUGE,
@@ -292,6 +297,8 @@ class Metrics:
             self.counter("coldstream_user_lists_total", outcome=outcome, user=user).inc(count)
         for (item, arm), count in report.places.items():
             self.counter("coldstream_list_places_total", item=item, arm=arm).inc(count)
+        for (group, places, arm), amount in report.floors.items():
+            self.counter("coldstream_floor_places_total", group=group, places=places, arm=arm).inc(amount)
         for seconds in report.first_seconds:
             self.histogram("coldstream_item_first_recommended_seconds").observe(seconds)
         for arm, diversity in report.diversities:

@@ -37,6 +37,8 @@ class ArmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     category_cap: Annotated[int, msgspec.Meta(ge=1)] | None = None
     explore: bool | None = None
+    floor_new: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    floor_small: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     weights: dict[str, float] = {}
     """Factors of the ranker's weights by part of the score: history, similar_users, popular, new, profile, wish."""
     frozen_prior: bool = False
@@ -115,13 +117,40 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     diversity: Annotated[float, _doc("λ of MMR: 1 is none; below .9 short relevant lists suffer", ge=0, le=1)] = 0.95
     category_cap: Annotated[int, _doc("At most so many items of one first category in ten places", ge=1)] = 5
     explore: Annotated[bool, _doc("Whether the last two places may go to new items")] = True
+    floor_new: Annotated[
+        float,
+        _doc(
+            "Least share of all places for new items: came within a week, met fewer than three times; 0: none",
+            ge=0,
+            le=1,
+        ),
+    ] = 0.0
+    floor_small: Annotated[
+        float, _doc("Least share of all places for items of small providers; 0: none", ge=0, le=1)
+    ] = 0.0
+    floor_provider: Annotated[
+        str,
+        _doc(
+            "What names an item's provider: attributes.NAME (attributes.brand, attributes.seller, …), or categories for "
+            "the first category; empty: nothing does"
+        ),
+    ] = ""
+    floor_small_below: Annotated[
+        float,
+        _doc(
+            "A provider is small while its items have less than this share of the positive events (half-life 60 days)",
+            gt=0,
+            le=1,
+        ),
+    ] = 0.001
     learn: Annotated[bool, _doc("Whether the ranker learns from the stream")] = True
     arms: Annotated[
         dict[str, ArmSettings],
         _doc(
             'Arms of a trial, by name: {"plain": {"share": 0.5}, "bold": {"share": 0.5, "diversity": 0.8}}; each may '
-            "change event_weights, half_life_seconds, half_life_events, diversity, category_cap, explore, and the "
-            "ranker: weights (factors by part of the score), frozen_prior. Users are split by a hash of their id"
+            "change event_weights, half_life_seconds, half_life_events, diversity, category_cap, explore, floor_new, "
+            "floor_small, and the ranker: weights (factors by part of the score), frozen_prior. Users are split by a hash "
+            "of their id"
         ),
     ] = {}
 

@@ -237,7 +237,7 @@ class Reason(msgspec.Struct, frozen=True, gc=False):
     """Why an item is in a list: the input whose part of the score was largest."""
 
     kind: str
-    """history, similar_users, profile, wish, popular, new, explore"""
+    """history, similar_users, profile, wish, popular, new, explore, floor"""
     text: str
     item_id: str | None = None
 
@@ -260,6 +260,8 @@ class Ranking:
     ranker: str
     """Version of the ranker's weights that made it."""
     arm: str = ""
+    short: tuple[str, ...] = ()
+    """The group of each place that an exposure floor owed and no candidate could take."""
 
     @property
     def item_ids(self) -> tuple[str, ...]:

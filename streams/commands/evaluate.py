@@ -20,6 +20,7 @@ EXAMPLES = """\b
 Examples:  coldstream evaluate var/movielens-100k
            coldstream evaluate shop --repeats --json
            coldstream evaluate shop --simulate-cold 0.2 --report shop.html
+           coldstream evaluate shop --floor-small 0.1 --floor-provider attributes.brand
 """
 SLICES = ("all", "known_user", "cold_user", "new_item", "unseen_item", "cross_domain")
 
@@ -36,6 +37,16 @@ SLICES = ("all", "known_user", "cold_user", "new_item", "unseen_item", "cross_do
     default=0.0,
     help="Hide the events before the cut of this share of items.",
 )
+@click.option("--floor-new", type=click.FloatRange(0, 1), default=0.0, help="Least share of places for new items.")
+@click.option("--floor-small", type=click.FloatRange(0, 1), default=0.0, help="… for items of small providers.")
+@click.option("--floor-provider", default="", help="What names a provider: attributes.NAME, or categories.")
+@click.option(
+    "--floor-small-below",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.001,
+    show_default=True,
+    help="Small: of less than this share of the positive events of late.",
+)
 @click.option(
     "--profiles", type=click.Path(path_type=Path, exists=True),
     help="Lines {user_id, profile}, or the folder of another data set of the same users: adds the slice cross_domain.",
@@ -46,6 +57,7 @@ SLICES = ("all", "known_user", "cold_user", "new_item", "unseen_item", "cross_do
 def command(
     folder: Path, cut: float, until: float, max_steps: int, simulate_cold: float, profiles: Path | None,
     lists: Path | None, report: Path | None, *, repeats: bool, as_json: bool,
+    floor_new: float, floor_small: float, floor_provider: str, floor_small_below: float,
 ) -> None:  # fmt: skip
     """Replay the data set in DIR in time order, test every method on a step before any learns from it.
 
@@ -62,7 +74,8 @@ def command(
     encoder = open_bundle(
         Path(settings.bundle) if settings.bundle else None, provider=settings.provider, threads=settings.encoder_threads
     )
-    options = Options(cut, until, max_steps, repeats, simulate_cold)
+    floors = floor_new, floor_small, floor_provider, floor_small_below
+    options = Options(cut, until, max_steps, repeats, simulate_cold, *floors)
     with _progress() as progress:
         result = evaluate(folder, options, encoder, item_text, encoder.template, profiles=profiles, progress=progress)
     if not result.outcome.tested:
@@ -101,6 +114,8 @@ def _print(result: Result) -> None:
     for name, value in summary["beyond"].items():
         if isinstance(value, float):
             click.echo(f"{name}: {value:.4f}")
+    for group, values in summary["beyond"]["floors"].items():
+        click.echo(f"places of {group}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
 
 
 @contextmanager

@@ -24,7 +24,10 @@ MOST_ARMS: Final = 4
 """Bounds the metrics, of which there is one for each arm."""
 PARTS: Final = tuple(dict.fromkeys(FEATURES.values()))
 """The parts of a score, whose weights an arm may change."""
-_OVERRIDES: Final = ("event_weights", "half_life_seconds", "half_life_events", "diversity", "category_cap", "explore")
+_OVERRIDES: Final = (
+    "event_weights", "half_life_seconds", "half_life_events", "diversity", "category_cap", "explore", "floor_new",
+    "floor_small",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

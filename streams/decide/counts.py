@@ -67,6 +67,11 @@ class Counts:
         """One horizon of all items at `now`. Shape [rows]."""
         return np.asarray(self._scaled[:, horizon] * self._decay(now, 0)[horizon])
 
+    @property
+    def sixty_total(self) -> float:
+        """Positive events of all items of the longest horizon, in scaled units."""
+        return float(self._totals[SIXTY_DAYS])
+
     def sixty(self, rows: Rows, now: float) -> Floats:
         """Positive events of rows of the longest horizon at `now`."""
         return np.asarray(self._scaled[rows, SIXTY_DAYS] * self.sixty_day_decay(now))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,9 @@ from streams.decide.features import (
     WISH_PART,
 )
 from streams.decide.grids import Batch
+from streams.decide.policy import Protected
 from streams.decide.ragged import Rows
+from streams.decide.rerank import EXPLORE
 from streams.decide.table import Table
 from streams.decide.taste import Taste
 from streams.values import RankedItem, Reason
@@ -26,7 +28,12 @@ from streams.values import RankedItem, Reason
 PARTS: Final = (HISTORY_PART, SIMILAR_USERS_PART, PROFILE_PART, WISH_PART, POPULAR_PART, NEW_PART)
 _PART_OF: Final = np.zeros((len(PARTS), len(FEATURES)), np.float32)
 _PART_OF[[PARTS.index(part) for part in FEATURES.values()], np.arange(len(FEATURES))] = 1.0
-_EXPLORED: Final = Reason("explore", "new here: shown to find out who likes it")
+_MARKED: Final = {
+    EXPLORE: Reason("explore", "new here: shown to find out who likes it"),
+    Protected.NEW.value: Reason("floor", "new here: new items have their share of places"),
+    Protected.SMALL.value: Reason("floor", "of a small provider: these have their share of places"),
+}
+"""Reasons of places that score and diversity wouldn't give an item."""
 
 
 def explain(
@@ -35,7 +42,7 @@ def explain(
     user: int,
     places: Sequence[int],
     contributions: NDArray[np.float32],
-    explored: frozenset[int],
+    marks: Mapping[int, str],
 ) -> tuple[RankedItem, ...]:
     """The places of a list, from what each feature contributed to their scores. Shape [features, places].
 
@@ -64,7 +71,8 @@ def explain(
     ):
         part = PARTS[largest[column]]
         parts = {name: value for name, value in zip(PARTS, values, strict=True) if value}
-        reason = _EXPLORED if place in explored else _reason(table, taste, part, strongest.get(part), column)
+        mark = marks.get(place)
+        reason = _reason(table, taste, part, strongest.get(part), column) if mark is None else _MARKED[mark]
         items.append(RankedItem(table.ids[row], sum(parts.values()), parts, reason))
     return tuple(items)
 

@@ -121,9 +121,9 @@ def _ranking(
     """`scaled`: this user's features as they are weighed, shape [features, candidates]; `scores`: what they sum to."""
     taste, size = batch.tastes[user], int(batch.sizes[user])
     weights = model.weights[int(taste.is_cold)]
-    places, explored = rerank(table, batch.rows[user, :size], scores[:size], taste, policy)
-    items = explain(table, batch, user, places, weights[:, None] * scaled[:, places], explored)
-    return Ranking(_strategy(table, taste, policy), items, model.version)
+    places, marks, short = rerank(table, batch.rows[user, :size], scores[:size], taste, policy)
+    items = explain(table, batch, user, places, weights[:, None] * scaled[:, places], marks)
+    return Ranking(_strategy(table, taste, policy), items, model.version, short=short)
 
 
 def _strategy(table: Table, taste: Taste, policy: Policy) -> Strategy:

@@ -1,13 +1,17 @@
-"""The order of the list: score, a little diversity, a cap on categories, and now and then two places for what is new."""
+"""The order of the list: score, a little diversity, a cap on categories, now and then two places for what is new, and
+the places that exposure floors owe.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.decide.policy import Policy
+from streams.decide.policy import Policy, Protected
 from streams.decide.ragged import Rows
 from streams.decide.table import Table
 from streams.decide.taste import Request, Taste
@@ -22,10 +26,22 @@ _NEW_EVENTS: Final = 3
 _NEW_SECONDS: Final = 7 * 86_400.0
 
 
-def rerank(
-    table: Table, rows: Rows, scores: NDArray[np.float32], taste: Taste, policy: Policy
-) -> tuple[list[int], frozenset[int]]:
-    """(places of `rows` in the order of the list, those of them that are there to be explored).
+EXPLORE: Final = "explore"
+"""Mark of a place that is there to be explored; places that a floor owes are marked by their group."""
+
+
+class Order(NamedTuple):
+    """A list as places of the candidates."""
+
+    places: list[int]
+    marks: Mapping[int, str]
+    """Why the list has places that score and diversity wouldn't give them."""
+    short: tuple[Protected, ...] = ()
+    """The group of each place that was owed and that no candidate could take."""
+
+
+def rerank(table: Table, rows: Rows, scores: NDArray[np.float32], taste: Taste, policy: Policy) -> Order:
+    """The order of the list. `scores`: of the candidates `rows`.
 
     MMR (Carbonell and Goldstein 1998): λ score − (1 − λ) greatest similarity to what stands before, both in spreads
     of the pool's scores.
@@ -33,16 +49,70 @@ def rerank(
     request = taste.request
     limit = min(request.limit, len(rows))
     if limit <= 0:
-        return [], frozenset()
+        return Order([], {})
     count = min(len(rows), max(_POOL * limit, _LEAST_POOL))
     pool = np.argpartition(-scores, count - 1)[:count]
     pool = pool[np.argsort(-scores[pool], kind="stable")]
     caps = _caps(table, rows, pool, taste, limit, policy)
     chosen = _diverse(table, rows, scores, pool, limit, caps, policy)
     explores = bool(request.came) or request.seed % EXPLORING == 0
-    if not policy.explore or not explores or limit <= EXPLORED + 2:
-        return chosen, frozenset()
-    return _with_new(table, rows, scores, chosen, request)
+    explored: list[int] = []
+    if policy.explore and explores and limit > EXPLORED + 2:
+        chosen, explored = _with_new(table, rows, scores, chosen, request)
+    marks = dict.fromkeys(explored, EXPLORE)
+    owed = {group: places_owed(share, limit, request.seed, group) for group, share in policy.floors.items()}
+    if not any(owed.values()):
+        return Order(chosen, marks)
+    there = {group: members(table, rows, group, policy, request.now, request.clock) for group in owed}
+    return with_floors(scores, chosen, marks, owed, there)
+
+
+def places_owed(share: float, limit: int, seed: int, group: str) -> int:
+    """How many of a list's places a floor owes: share × limit on average over seeds, rounded up or down by chance.
+
+    The same for the same seed; groups are independent of each other.
+    """
+    chance = int.from_bytes(sha256(f"{group}:{seed}".encode()).digest()[:6]) / 2**48
+    return min(limit, int(share * limit + chance))
+
+
+def members(
+    table: Table, rows: Rows, group: Protected, policy: Policy, now: float, clock: float | None = None
+) -> NDArray[np.bool_]:
+    """Whether each of these rows belongs to a group; `now`, `clock`: as in a request."""
+    if group is Protected.NEW:
+        return _is_new(table, rows, now, clock)
+    return table.of_small_providers(rows, policy.floor_provider, policy.floor_small_below)
+
+
+def with_floors(
+    scores: NDArray[np.float32],
+    chosen: list[int],
+    marks: Mapping[int, str],
+    owed: Mapping[Protected, int],
+    there: Mapping[Protected, NDArray[np.bool_]],
+) -> Order:
+    """A list in which each group has the places that it is owed, as far as there are candidates.
+
+    The best of the group that aren't in the list come at its end, in place of the last that may go: not those that are
+    marked, nor those that another group is owed. `there`: by group, whether each candidate belongs to it.
+    """
+    places, marked = list(chosen), dict(marks)
+    kept = set(marked)
+    for group, count in owed.items():
+        kept.update([place for place in places if there[group][place]][:count])
+    short: list[Protected] = []
+    for group, count in owed.items():
+        wanted = count - sum(bool(there[group][place]) for place in places)
+        others = np.setdiff1d(np.flatnonzero(there[group]), places)
+        going = [place for place in reversed(places) if place not in kept and not there[group][place]]
+        coming = others[np.argsort(-scores[others], kind="stable")][: max(0, min(wanted, len(going)))].tolist()
+        gone = set(going[: len(coming)])
+        places = [place for place in places if place not in gone] + coming
+        kept.update(coming)
+        marked.update(dict.fromkeys(coming, group.value))
+        short += [group] * max(0, wanted - len(coming))
+    return Order(places, marked, tuple(short))
 
 
 def _caps(
@@ -100,26 +170,29 @@ def _diverse(
 
 def _with_new(
     table: Table, rows: Rows, scores: NDArray[np.float32], chosen: list[int], request: Request
-) -> tuple[list[int], frozenset[int]]:
-    """The last two places go to what the list is made for, else to the best new items unless it holds new ones already."""
+) -> tuple[list[int], list[int]]:
+    """(the list, what came into it).
+
+    The last two places go to what the list is made for, else to the best new items unless it holds new ones already.
+    """
     if request.came:
         new = np.isin(rows, [table.rows[item_id] for item_id in request.came if item_id in table.rows])
         wanted = EXPLORED
     else:
-        new = _is_new(table, rows, request)
+        new = _is_new(table, rows, request.now, request.clock)
         wanted = EXPLORED - int(new[chosen].sum())
     others = np.setdiff1d(np.flatnonzero(new), chosen)
     if wanted <= 0 or not len(others):
-        return chosen, frozenset()
+        return chosen, []
     best = others[np.argsort(-scores[others], kind="stable")][:wanted]
     explored = [int(place) for place in best]
-    return [*chosen[: len(chosen) - len(explored)], *explored], frozenset(explored)
+    return [*chosen[: len(chosen) - len(explored)], *explored], explored
 
 
-def _is_new(table: Table, rows: Rows, request: Request) -> NDArray[np.bool_]:
+def _is_new(table: Table, rows: Rows, now: float, clock: float | None) -> NDArray[np.bool_]:
     """Whether an item came within a week, and hardly anybody has met it."""
     came = table.arrivals.at[rows]
-    recent = (came > request.now - _NEW_SECONDS) & (came <= request.now)
-    if request.clock is not None:  # the stream's time is that of the newest event: an item may have come since
-        recent |= (came > request.clock - _NEW_SECONDS) & (came <= request.clock)
+    recent = (came > now - _NEW_SECONDS) & (came <= now)
+    if clock is not None:  # the stream's time is that of the newest event: an item may have come since
+        recent |= (came > clock - _NEW_SECONDS) & (came <= clock)
     return np.asarray(recent & (table.counts.events[rows] < _NEW_EVENTS))

@@ -197,6 +197,10 @@ class Table:
         """Whether items may stand in a list made at `now` (broadcast against rows)."""
         return np.asarray(self.live[rows] & (self.opens[rows] <= now) & (now < self.closes[rows]))
 
+    def of_small_providers(self, rows: Rows, key: str, below: float) -> NDArray[np.bool_]:
+        """Whether rows are of providers who have less than a share of all positive events; see `Providers`."""
+        return self.wording.providers(key, self.records).small(rows, below * self.counts.sixty_total)
+
     def popular(self, now: float) -> Rows:
         """The most popular at several horizons, found again after 64 events or an hour."""
         events, at, size = self._popular_at

@@ -89,7 +89,7 @@ class Reader:
             replace(ranking, arm=arm.name), state, [Trigger(TriggerKind.REQUEST, request_id, now, now)],
             recommendation_id=request_id, generated_at=now, encoder=self._texts.encoder.name,
         )  # fmt: skip
-        self._quality.remember(answer, now, known=bool(state.history), asked=True)
+        self._quality.remember(answer, now, known=bool(state.history), asked=True, short=ranking.short)
         return answer
 
     async def similar(self, item_id: str, limit: int) -> list[Neighbour] | None:

@@ -119,7 +119,8 @@ class Lists:
                 report.emissions.append(Emission(work.triggers[-1].kind, work.sent.strategy, seconds, work.sent.arm))
                 report.conflated += len(work.triggers) - 1
                 known = bool(work.state.history)
-                shown.append(self._parts.quality.remember(work.sent, delivered_at, known=known))
+                short = work.ranking.short if work.ranking is not None else ()
+                shown.append(self._parts.quality.remember(work.sent, delivered_at, known=known, short=short))
                 self._hooks.on_list(work.sent, seconds[-1] if seconds else None)
         self._parts.quality.forget(report.erased)
         self._parts.quality.report(shown, report)

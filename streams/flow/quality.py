@@ -17,6 +17,7 @@ import numpy as np
 from streams.decide.arms import Arms
 from streams.decide.policy import is_positive
 from streams.decide.ragged import Rows
+from streams.decide.rerank import members
 from streams.decide.table import Table
 from streams.flow.catalogue import Exposure
 from streams.flow.decoded import EventInput
@@ -59,14 +60,17 @@ class Quality:
         self._columns = columns
         self.exposure = Exposure(columns, [arm.name for arm in arms.all], since)
         self._arms = arms
+        self._policies = {arm.name: arm.policy for arm in arms.all}
         self._most = lists
         self._by_id: OrderedDict[str, Shown] = OrderedDict()
         self._by_user: OrderedDict[str, Shown] = OrderedDict()
         self._delivered = BatchReport()
         """What lists delivered since the last report add to the next one."""
 
-    def remember(self, value: Recommendation, now: float, *, known: bool, asked: bool = False) -> Shown:
-        """A list that was delivered on the topic, or `asked` for; `known`: its user has a history."""
+    def remember(
+        self, value: Recommendation, now: float, *, known: bool, asked: bool = False, short: Sequence[str] = ()
+    ) -> Shown:
+        """A list that was delivered on the topic, or `asked` for; `known`: its user has a history; `short`: see `Ranking`."""
         item_ids = tuple(item.item_id for item in value.items)
         rows = self._rows(item_ids)
         cold = self._columns.counts.events[rows] == 0
@@ -85,8 +89,20 @@ class Quality:
         report.list_users["sent", shown.user] += 1
         for kind, count in (("cold", cold.sum()), ("new", new.sum()), ("other", (~cold & ~new).sum())):
             report.places[kind, arm] += int(count)
+        self._count_floors(arm, rows, short, now)
         report.first_seconds += self.exposure.note(arm, rows, now)
         return shown
+
+    def _count_floors(self, arm: str, rows: Rows, short: Sequence[str], now: float) -> None:
+        """What a list's places were promised to groups of items, and what went to them."""
+        policy, floors = self._policies.get(arm, self._arms.policy), self._delivered.floors
+        at = min(now, self._columns.counts.newest_at)
+        for group in policy.watched:
+            held = members(self._columns, rows, group, policy, at, now)
+            promised = policy.floors.get(group, 0.0) * len(rows)
+            counted = {"all": len(rows), "promised": promised, "held": int(held.sum()), "short": short.count(group)}
+            for places, count in counted.items():
+                floors[group, places, arm] = floors.get((group, places, arm), 0.0) + count
 
     def forget(self, user_ids: Iterable[str]) -> None:
         """Drop the last lists of erased users; lists by id name nobody."""

@@ -80,6 +80,9 @@ class BatchReport:
     """The same lists by (sent, clicked, converted; known or cold user)."""
     places: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Places of lists by (cold: met by nobody, new: came within seven days, other; arm)."""
+    floors: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    """Places of lists by (group that may have an exposure floor; all, promised, held: by the group, short: owed and not to
+    be had; arm)."""
     first_seconds: list[float] = field(default_factory=list)
     """From each new item's coming to the first list that it stood in."""
     diversities: list[tuple[str, float]] = field(default_factory=list)
@@ -116,8 +119,8 @@ class BatchReport:
             elif isinstance(mine, list):
                 mine.extend(theirs)
             elif isinstance(mine, dict):
-                for stage, seconds in theirs.items():
-                    self.spend(stage, seconds)
+                for key, amount in theirs.items():
+                    mine[key] = mine.get(key, 0.0) + amount
             else:
                 setattr(self, each.name, mine + theirs)
 

@@ -35,7 +35,9 @@ LOAD_SECONDS = 25.0
 USERS, ITEMS = 400, 400
 PREFIX = "observed."
 VARIABLES = {"$instance": ".+", "$__rate_interval": "30s", "$__range": "5m"}
-ARMS = '{"plain": {"share": 0.5}, "bold": {"share": 0.5, "diversity": 0.8, "weights": {"popular": 0.5}}}'
+ARMS = (
+    '{"plain": {"share": 0.5}, "bold": {"share": 0.5, "diversity": 0.8, "floor_new": 0.1, "weights": {"popular": 0.5}}}'
+)
 SAMPLED = 1
 WORDS = ("red", "blue", "bicycle", "tent", "novel", "cheese", "lamp", "garden", "winter", "jazz")
 
@@ -186,7 +188,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, kafka: Any) -> Iterator[Scen
     folder = tmp_path_factory.mktemp("scene")
     environment = settings(
         kafka.servers, folder, flush_seconds="0.5", topic_prefix=PREFIX, arms=ARMS, traces="true", log_format="json",
-        log_level="DEBUG",
+        log_level="DEBUG", floor_provider="categories",
     )  # fmt: skip
     created = run(environment, "topics", "create")
     assert created.returncode == 0, created.stderr

@@ -116,7 +116,7 @@ def test_at_most_half_of_a_list_is_of_one_category_unless_the_user_takes_it() ->
 
     def same(state: UserState, limit: int = 10, **more: object) -> int:
         taste = taste_of(table, Request(state, NOW, limit, seed=1, **more), POLICY)  # type: ignore[arg-type]
-        places, _ = rerank(table, rows, scores, taste, POLICY)
+        places, *_ = rerank(table, rows, scores, taste, POLICY)
         assert len(set(places)) == limit
         return sum(place < 20 for place in places)
 

@@ -125,6 +125,21 @@ def test_ratings_and_what_lies_beyond_are_told(result: Result) -> None:
     json.dumps(summary)
 
 
+def test_a_floor_for_small_providers_is_held_and_told_beside_what_it_costs(folder: Path, result: Result) -> None:
+    provided = {"floor_provider": "categories", "floor_small_below": 0.25}
+    plain = evaluate(folder, Options(cut=0.6, **provided), Encoder(32), item_text, 1).summary()
+    assert plain["methods"]["coldstream"] == result.summary()["methods"]["coldstream"], "no floor, no change"
+    share = plain["beyond"]["floors"]["small"]["share"]
+    floor = round(share + 0.2, 3)
+    held = evaluate(folder, Options(cut=0.6, floor_small=floor, **provided), Encoder(32), item_text, 1)
+    told = held.summary()["beyond"]["floors"]
+    assert told["small"]["floor"] == floor
+    assert told["small"]["share"] + told["small"]["short"] >= floor - 0.02
+    assert told["new"]["floor"] == 0.0
+    assert told["small"]["wanted"] == plain["beyond"]["floors"]["small"]["wanted"] > 0.0
+    assert "Exposure floors" in to_html(held)
+
+
 def test_lists_are_written_as_others_can_score_them(result: Result) -> None:
     lines = [json.loads(line) for line in result.lists()]
     gains = [ndcg(line["list"], line["targets"]) for line in lines]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
 from evaluation.beyond import _gini
 from streams.decide.arms import Arm, Arms
+from streams.decide.policy import Policy
 from streams.flow.catalogue import Exposure, gini
 from streams.flow.quality import Quality
 from streams.flow.report import Made
 from streams.metrics import Metrics
+from streams.wire import Recommendation
 from tests.support.service import Service, ids
 
 ITEMS = [(f"tea{number}", f"green tea number {number}") for number in range(4)]
@@ -140,6 +143,56 @@ async def test_what_lists_are_made_of_and_how_much_of_the_catalogue_they_show(se
     assert census.foreign == 0.0
     assert service.parts.quality.exposure.census(service.clock.now() + 7200, "another").reach[""].coverage == 0.0
     assert service.parts.quality.exposure.census(service.clock.now(), "another").foreign == 1.0
+
+
+async def test_places_of_groups_with_a_floor_are_counted_beside_what_they_were_promised(service: Service) -> None:
+    arms = Arms(Policy(explore=False, list_size=4, floor_new=0.5))
+    quality = Quality(service.parts.catalogue.columns, arms)
+    service.parts = dataclasses.replace(service.parts, quality=quality)
+    service.setting = dataclasses.replace(service.setting, parts=service.parts, arms=arms)
+    service._make_worker()
+    await service.worker.assigned({})
+    await service.feed(service.log.user("ann", "green tea"))
+    assert service.reports[-1].floors == {
+        ("new", "all", ""): 4, ("new", "promised", ""): 2.0, ("new", "held", ""): 4, ("new", "short", ""): 0,
+    }  # fmt: skip
+    shown = service.lists()[-1]
+    quality.remember(msgspec.convert(shown, Recommendation), service.clock.now(), known=False, short=("new", "new"))
+    service.clock.at += 30 * 86_400.0
+    await service.feed(service.log.user("bob", "green tea"))
+    floors = service.reports[-1].floors
+    assert (floors["new", "all", ""], floors["new", "held", ""]) == (8, 4), "after a month nothing is new any more"
+    assert floors["new", "short", ""] == 2 + 2
+    metrics = Metrics()
+    metrics.observe(service.reports[-1])
+    assert 'coldstream_floor_places_total{arm="",group="new",places="short"} 4.0' in metrics.render().decode()
+
+
+async def test_a_worker_holds_a_floor_and_says_so_in_the_list(service: Service) -> None:
+    policy = Policy(
+        explore=False, list_size=3, floor_small=1 / 3, floor_provider="attributes.maker", floor_small_below=0.2
+    )
+    arms = Arms(policy)
+    service.parts = dataclasses.replace(service.parts, quality=Quality(service.parts.catalogue.columns, arms))
+    service.setting = dataclasses.replace(service.setting, parts=service.parts, arms=arms)
+    service._make_worker()
+    await service.worker.assigned({})
+    for item_id, title in ITEMS:
+        await service.feed(service.log.item(item_id, title, attributes={"maker": "Big" if "tea" in title else "Small"}))
+    await service.feed(
+        *(service.log.event(f"p{number}", f"u{number}", "like", f"tea{number % 4}") for number in range(40))
+    )
+    await service.settle()
+    await service.feed(service.log.user("ann", "green tea"))
+    items = service.lists()[-1]["items"]
+    assert [item["item_id"][:-1] for item in items] == ["tea", "tea", "tool"]
+    assert [item["reason"]["kind"] == "floor" for item in items] == [False, False, True]
+    floors = service.reports[-1].floors
+    assert (floors["small", "held", ""], floors["small", "promised", ""]) == (1, pytest.approx(1.0))
+    await service.feed(*(service.log.item(f"tool{number}", None) for number in range(4)))
+    await service.feed(service.log.user("bob", "green tea"))
+    assert {item["item_id"][:-1] for item in service.lists()[-1]["items"]} == {"tea"}
+    assert service.reports[-1].floors["small", "short", ""] >= 1, "nobody small is left"
 
 
 async def test_lists_are_told_apart_by_whether_their_user_has_a_history(service: Service) -> None:
