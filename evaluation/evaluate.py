@@ -53,7 +53,18 @@ class Result:
             "methods": self.outcome.tally.summary(),
         }
         ratings = self.outcome.ratings.summary()
-        return found | ({"ratings": ratings} if ratings else {}) | {"beyond": self.beyond}
+        found |= {"best_baseline": self.against_best()} | ({"ratings": ratings} if ratings else {})
+        return found | {"beyond": self.beyond}
+
+    def against_best(self) -> dict[str, dict[str, Any]]:
+        """By slice: the strongest baseline, ours ÷ it (NDCG@10) and the paired standard error of that ratio."""
+        against: dict[str, dict[str, Any]] = {}
+        for name in self.outcome.tally.ndcgs.get(OURS, {}):
+            best = self.best_baseline(name)
+            ratio, error = self.outcome.tally.ratio(OURS, best or "", name)
+            if best and not np.isnan(ratio):
+                against[name] = {"method": best, "ratio": round(ratio, 4), "standard_error": round(error, 4)}
+        return against
 
     def best_baseline(self, slice_name: str) -> str | None:
         """The strongest other method in a slice."""

@@ -84,6 +84,15 @@ def test_every_method_is_tested_on_the_same_steps(result: Result) -> None:
     assert (summary["items"], summary["events"], summary["dataset"]) == (80, 900, "shop")
 
 
+def test_the_summary_says_how_ours_stands_against_the_best_baseline_and_how_sure_that_is(result: Result) -> None:
+    methods, against = result.summary()["methods"], result.summary()["best_baseline"]
+    means = {name: slices["all"]["ndcg@10"] for name, slices in methods.items() if name != "coldstream"}
+    best = max(means, key=means.__getitem__)
+    assert against["all"]["method"] == best
+    assert against["all"]["ratio"] == pytest.approx(methods["coldstream"]["all"]["ndcg@10"] / means[best], abs=2e-4)
+    assert 0 < against["all"]["standard_error"] < 1
+
+
 def test_ours_beats_chance_and_popularity_where_users_like_kinds(result: Result) -> None:
     methods = result.summary()["methods"]
     ours = methods["coldstream"]["all"]["ndcg@10"]
