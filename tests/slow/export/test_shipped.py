@@ -56,7 +56,7 @@ def wordnet(tmp_path: Path) -> Path:
     folder = tmp_path / "wordnet"
     folder.mkdir()
     lines = {
-        "noun": [f'{n:08d} {n % 26 + 3:02d} n 02 thing{n} 0 Person_{n} 0 000 | a thing of kind {n}; "they saw thing {n} at once"  '
+        "noun": [f'{n:08d} {n % 26 + 3:02d} n 02 thing{n} 0 Person_{n} 0 000 | a thing of kind {n}; "they saw thing {n} there"  '
                  for n in range(300)],
         "verb": [f"{n:08d} 30 v 01 move{n} 0 000 | move in the way {n}  " for n in range(40)],
         "adj": [f"{n:08d} 00 a 01 bright{n} 0 000 | bright in the degree {n}  " for n in range(40)],
