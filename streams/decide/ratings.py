@@ -1,7 +1,8 @@
 """What rating a user would give: biases, and what like-minded rows of the history say.
 
 r̂ = μ + b_item + b_user + n(user, item), with b_item = Σ (r − μ) / (n + λ), b_user the same over the user's kept
-ratings less their items' biases (Koren 2008, section 2.1), and n the mean of the remaining errors of the history's
+ratings less their items' biases (Koren 2008, section 2.1), of which the latest count most, since what somebody calls good
+changes from sitting to sitting (Koren 2009, section 3.2), and n the mean of the remaining errors of the history's
 items, weighted by their likeness to the item and drawn to 0: so an item that nobody has rated borrows from its text.
 """
 
@@ -15,7 +16,9 @@ from streams.decide.table import Table
 from streams.values import EventType, UserState
 
 ITEM_SHRINKAGE: Final = 6.0
-USER_SHRINKAGE: Final = 4.0
+USER_SHRINKAGE: Final = 3.0
+USER_HALF_LIFE: Final = 3.0
+"""After so many further ratings one counts half in the user's bias."""
 LIKENESS_SHRINKAGE: Final = 2.0
 LIKENESS_POWER: Final = 2.0
 NEIGHBOURS: Final = 8
@@ -46,7 +49,8 @@ def predict_rating(table: Table, state: UserState, item_id: str) -> float | None
         return mean + float(bias)
     rows = np.array([place for place, _ in known])
     errors = np.array([value for _, value in known], np.float64) - mean - _item_bias(table, rows, mean)
-    user = float(errors.sum()) / (len(errors) + USER_SHRINKAGE)
+    weight = 0.5 ** (np.arange(len(errors))[::-1] / USER_HALF_LIFE)
+    user = float((weight * errors).sum() / (weight.sum() + USER_SHRINKAGE))
     likeness = np.maximum(table.short[rows] @ table.short[row], 0.0).astype(np.float64) ** LIKENESS_POWER
     rest = float((likeness * (errors - user)).sum() / (likeness.sum() + LIKENESS_SHRINKAGE))
     return mean + float(bias) + user + rest

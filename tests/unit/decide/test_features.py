@@ -149,5 +149,14 @@ def test_predicted_ratings_follow_item_user_and_likeness() -> None:
     harshly = predict_rating(table, harsh, "wine-1")
     assert harshly is not None
     assert harshly < high
+    risen, fallen = (
+        UserState("m", history=tuple(interaction("bread-2", NOW + n, EventType.RATING, n, value=value)
+                                     for n, value in enumerate(values)))
+        for values in ([1.0] * 4 + [4.0] * 4, [4.0] * 4 + [1.0] * 4)
+    )  # fmt: skip
+    up, down = predict_rating(table, risen, "wine-1"), predict_rating(table, fallen, "wine-1")
+    assert up is not None
+    assert down is not None
+    assert up > down + 0.5, "of equal ratings the latest count most"
     assert predict_rating(table, stranger, "beer-1") is None
     assert predict_rating(Table(DIMENSION), stranger, "wine-1") is None
