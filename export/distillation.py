@@ -74,10 +74,10 @@ def distill(
     folder = work or out.with_name(f".{out.name}.work")
     targets = Targets(folder, len(learned), master.dimension)
     limit = None if minutes is None else minutes * 60
+    student, begun_with, form = _begin(master, learned[:_CALIBRATION], start, shape, adapt=adapt)
     wanted = master.encode(held_out)
     _ask(master, targets, learned, began, None if limit is None else limit * _TEACHER_SHARE, report)
     tokenizer = tokenizer_of(master)
-    student, begun_with, form = _begin(master, learned[:_CALIBRATION], start, shape, adapt=adapt)
     tokens = tokens_of([found.ids for found in tokenizer.encode_batch(learned)])
     held_tokens = tokens_of([found.ids for found in tokenizer.encode_batch(held_out)])
     plan = schedule or Schedule(samples=max(64, 12 * targets.ready), batch=64, rate=3e-4, warm_up=100)

@@ -5,6 +5,7 @@ from scratch (MEASURED). Why thin layers and not fewer whole ones: the same arit
 """
 
 import copy
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,12 +41,11 @@ class Shape:
     @classmethod
     def parse(cls, text: str) -> "Shape":
         """From `0,2,4,5x1024`: layers, and neurons of each (`0,2,4,5` keeps all of them). TeacherError for anything else."""
-        layers, _, neurons = text.partition("x")
-        try:
-            return cls(tuple(int(each) for each in layers.split(",")), int(neurons) if neurons else None)
-        except ValueError as error:
+        if not re.fullmatch(r"\d+(,\d+)*(x[1-9]\d*)?", text, re.ASCII):
             message = f"{text!r} is no shape; write the layers that are kept and their neurons, such as 0,2,4,5x1024"
-            raise TeacherError(message) from error
+            raise TeacherError(message)
+        layers, _, neurons = text.partition("x")
+        return cls(tuple(sorted({int(each) for each in layers.split(",")})), int(neurons) if neurons else None)
 
     def __str__(self) -> str:
         """As `parse` reads it."""
@@ -86,6 +86,10 @@ def make_student(teacher: Teacher, shape: Shape, calibration: Sequence[str]) -> 
     stack = _stack(original)
     if max(shape.layers) >= len(stack):
         message = f"the teacher {teacher.name} has {len(stack)} layers; choose among 0 to {len(stack) - 1}"
+        raise TeacherError(message)
+    wide = getattr(original.config, "intermediate_size", None)
+    if shape.feed_forward and wide and shape.feed_forward > wide:
+        message = f"the teacher {teacher.name} has {wide} neurons a layer, fewer than {shape.feed_forward}; keep fewer"
         raise TeacherError(message)
     seen = _observe(teacher, stack, calibration) if shape.feed_forward else {}
     encoder: Any = copy.deepcopy(original)

@@ -27,7 +27,7 @@ from export import TeacherError  # noqa: E402
 from export.lean import pack, quantised_table  # noqa: E402
 from export.pool import DeviceTokens, batches, read_sources  # noqa: E402
 from export.shipped import Lane  # noqa: E402
-from export.student import Shape  # noqa: E402
+from export.student import Shape, make_student  # noqa: E402
 from export.teacher import load_teacher, tokenizer_of  # noqa: E402
 from export.training import shipped_table, tokens_of  # noqa: E402
 
@@ -144,6 +144,18 @@ def test_the_command_trains_and_writes_a_bundle(tmp_path: Path, texts: Path, wor
     assert open_bundle(bundle, provider="cpu").encode(["a red lamp"]).shape == (1, 384)
 
 
-def test_a_shape_that_is_none_is_refused_with_an_example() -> None:
+@pytest.mark.parametrize("text", ["six layers", "", "0,1x", "0,1x0", "-1,2", "0,,1", "0;1", "0,1x1.5"])
+def test_a_shape_that_is_none_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(TeacherError, match="0,2,4,5x1024"):
-        Shape.parse("six layers")
+        Shape.parse(text)
+
+
+def test_a_shape_is_read_and_written() -> None:
+    assert Shape.parse("0,2,5x512") == Shape((0, 2, 5), 512)
+    assert [str(Shape.parse(text)) for text in ("0,2,5x512", "0,1", "1,0x3")] == ["0,2,5x512", "0,1", "0,1x3"]
+
+
+@pytest.mark.parametrize(("shape", "reason"), [("0,6x512", "6 layers"), ("0,5x2000", "1536 neurons")])
+def test_a_shape_beyond_the_teacher_is_refused(shape: str, reason: str) -> None:
+    with pytest.raises(TeacherError, match=reason):
+        make_student(load_teacher("all-MiniLM-L6-v2", "cpu"), Shape.parse(shape), ["a lamp"])
