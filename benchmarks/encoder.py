@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--no-cold", action="store_true", help="leave out the replays")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = measure(asked, _data_sets(asked.data, Path(scratch)))
+        found = measure(asked, data_sets(asked.data, Path(scratch)))
     if asked.json:
         print(json.dumps(found))
     else:
@@ -93,7 +93,9 @@ def measure(asked: argparse.Namespace, folders: dict[str, Path]) -> dict[str, An
     if not asked.no_cold:
         options = Options(simulate_cold=0.2, max_steps=asked.max_steps)
         found["cold_ndcg_ratio_to_teacher"] = {
-            name: _cold(stream, options, _embed(student.encode, texts[name]), _embed(teacher.encode, texts[name]))
+            name: _against_teacher(
+                stream, options, embed(student.encode, texts[name]), embed(teacher.encode, texts[name])
+            )
             for name, stream in streams.items()
         }
     return found
@@ -130,10 +132,10 @@ def _speed(student: Encode, teacher: Encode, texts: Sequence[str], rounds: int) 
     }
 
 
-def _cold(stream: Stream, options: Options, student: Vectors, teacher: Vectors) -> dict[str, float]:
-    """NDCG@10 of both on the slice `new_item`, and their ratio."""
+def cold(stream: Stream, options: Options, vectors: Mapping[str, Vectors]) -> tuple[int, dict[str, float]]:
+    """Steps of the slice `new_item`, and NDCG@10 of centred text there by each of these vectors of the items."""
     histories = Histories()
-    methods = {"student": Text(centred(student), histories), "teacher": Text(centred(teacher), histories)}
+    methods = {name: Text(centred(each), histories) for name, each in vectors.items()}
     gains: dict[str, list[float]] = {name: [] for name in methods}
     past, steps_in_all = Past(), choose(stream, options)
     last = max((place for place, group in enumerate(stream.groups) if group.tested), default=-1)
@@ -150,16 +152,21 @@ def _cold(stream: Stream, options: Options, student: Vectors, teacher: Vectors) 
             if event.positive and not event.hidden and event.item >= 0:
                 histories.note(event.user_id, event.item)
         past.note(group)
-    means = {name: float(np.mean(values)) if values else 0.0 for name, values in gains.items()}
+    steps = len(next(iter(gains.values())))
+    return steps, {name: float(np.mean(values)) if values else 0.0 for name, values in gains.items()}
+
+
+def _against_teacher(stream: Stream, options: Options, student: Vectors, teacher: Vectors) -> dict[str, float]:
+    steps, means = cold(stream, options, {"student": student, "teacher": teacher})
     return {
-        "n": len(gains["student"]),
+        "n": steps,
         "student": round(means["student"], 4),
         "teacher": round(means["teacher"], 4),
         "ratio": round(means["student"] / means["teacher"], 4) if means["teacher"] else 0.0,
     }
 
 
-def _embed(encode: Encode, texts: Sequence[str]) -> Vectors:
+def embed(encode: Encode, texts: Sequence[str]) -> Vectors:
     """Vectors of texts, equal ones once, like lengths together."""
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
     blocks = [encode(distinct[start : start + 512]) for start in range(0, len(distinct), 512)]
@@ -183,7 +190,8 @@ def _sample(texts: Sequence[str], most: int = _MOST_TEXTS) -> list[str]:
     return distinct[:most]
 
 
-def _data_sets(folder: Path, scratch: Path) -> dict[str, Path]:
+def data_sets(folder: Path, scratch: Path) -> dict[str, Path]:
+    """The data sets in `folder` by name, and MovieLens 100K, which is written to `scratch` where it isn't among them."""
     found = {path.name: path for path in sorted(folder.glob("*")) if list(path.glob("items.jsonl*"))}
     if "movielens-100k" not in found:
         try:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.encoder import _HELD_OUT, DATA, _data_sets, _sample, _texts
+from benchmarks.encoder import _HELD_OUT, DATA, _sample, _texts, data_sets
 from encoder import LATEST_TEMPLATE, open_bundle, read_bundle
 from evaluation.protocol import Options, read
 from export.bundle import write_bundle
@@ -80,7 +80,7 @@ def measure(data: Path, scratch: Path, rounds: int, trained: Sequence[Path]) -> 
     shipped = read_bundle()
     teacher = load_teacher(shipped.manifest.teacher, "cpu")
     everything = {
-        name: _texts(read(folder, Options()), LATEST_TEMPLATE) for name, folder in _data_sets(data, scratch).items()
+        name: _texts(read(folder, Options()), LATEST_TEMPLATE) for name, folder in data_sets(data, scratch).items()
     }
     texts = {name: _sample(everything[name]) for name in _HELD_OUT if name in everything}
     calibration = _sample([text for name in everything if name not in texts for text in everything[name]], 512)
