@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
+from transformers.utils import logging
 
 from export import TeacherError
 
@@ -62,6 +63,7 @@ def load_teacher(name: str, device: str | None = None) -> Teacher:
     Code that a model brings along is never run and pickled weights are never read (safetensors only). Raises TeacherError.
     """
     path = _packaged() if name == DEFAULT_TEACHER else None
+    logging.disable_progress_bar()
     try:
         model = SentenceTransformer(
             str(path or name), device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from streams.commands.output import note, write_json
+from streams.commands.output import progress, write_json
 
 EXAMPLES = """\b
 Examples:  coldstream distill --items catalogue.jsonl --out var/my-encoder --minutes 30
@@ -45,10 +45,11 @@ def command(
     from export import distill_command
     from export.teacher import DEFAULT_TEACHER
 
-    made = distill_command(
-        files, teacher or DEFAULT_TEACHER, out,
-        minutes=minutes, from_teacher=from_teacher, shape=shape, seed=seed, report=_report,
-    )  # fmt: skip
+    with progress() as report:
+        made = distill_command(
+            files, teacher or DEFAULT_TEACHER, out,
+            minutes=minutes, from_teacher=from_teacher, shape=shape, seed=seed, report=report,
+        )  # fmt: skip
     before, after = made.before.figures(), made.after.figures()
     if as_json:
         write_json({"folder": str(made.folder), "before": before, "after": after})
@@ -56,7 +57,3 @@ def command(
         click.echo(f"{made.folder}: agreement with the teacher on texts that were held out, before → after")
         for name, value in after.items():
             click.echo(f"  {name:<12}{before[name]:>10} → {value}")
-
-
-def _report(what: str, share: float, seconds: float) -> None:
-    note(f"{what}: {share:.0%} after {seconds:,.0f} s")

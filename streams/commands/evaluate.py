@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from streams.commands.output import write_json
+from streams.commands.output import progress, write_json
 from streams.errors import ColdstreamError
 
 if TYPE_CHECKING:
-    from evaluation.evaluate import Progress, Result
+    from evaluation.evaluate import Result
 
 EXAMPLES = """\b
 Examples:  coldstream evaluate var/movielens-100k
@@ -76,8 +74,11 @@ def command(
     )
     floors = floor_new, floor_small, floor_provider, floor_small_below
     options = Options(cut, until, max_steps, repeats, simulate_cold, *floors)
-    with _progress() as progress:
-        result = evaluate(folder, options, encoder, item_text, encoder.template, profiles=profiles, progress=progress)
+    with progress() as tell:
+        result = evaluate(
+            folder, options, encoder, item_text, encoder.template, profiles=profiles,
+            progress=lambda what, done, every: tell(what, done / every if every else 1.0, math.nan),
+        )  # fmt: skip
     if not result.outcome.tested:
         raise ColdstreamError(f"no step of {folder} between --cut and --until has a target: nothing was tested")
     if lists is not None:
@@ -116,23 +117,3 @@ def _print(result: Result) -> None:
             click.echo(f"{name}: {value:.4f}")
     for group, values in summary["beyond"]["floors"].items():
         click.echo(f"places of {group}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on stderr where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _what, _done, _every: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks = {what: bar.add_task(what, total=None) for what in ("embedding", "replaying")}
-        yield lambda what, done, every: bar.update(tasks[what], completed=done, total=every)

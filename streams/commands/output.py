@@ -5,11 +5,15 @@ Titles, profiles and queries are data from outside. A terminal obeys control cha
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import textwrap
+import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Final
 
 import click
@@ -44,6 +48,36 @@ def note(sentence: str) -> None:
     """Progress for a human: a line on stderr, only where that is a terminal."""
     if sys.stderr.isatty():
         click.echo(clean(sentence), err=True)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, float, float], None]]:
+    """Bars on stderr where that is a terminal: `report(what, share done, seconds that it will take yet)`.
+
+    A bar for each `what`. Seconds that are NaN are reckoned from the share and the time passed.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _what, _share, _seconds: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    began: dict[str, float] = {}
+    tasks: dict[str, Any] = {}
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TextColumn("{task.fields[left]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+
+        def report(what: str, share: float, seconds: float) -> None:
+            if what not in tasks:
+                tasks[what], began[what] = bars.add_task(what, total=1.0, left=""), time.monotonic()
+            if math.isnan(seconds) and share > 0.0:
+                seconds = (time.monotonic() - began[what]) * (1.0 - share) / share
+            left = "" if math.isnan(seconds) else f"{timedelta(seconds=round(seconds))} left"
+            bars.update(tasks[what], completed=share, left=left)
+
+        yield report
 
 
 def describe_parts(parts: Mapping[str, float], most: int = 3) -> str:
