@@ -26,6 +26,7 @@ Report = Callable[[str, float, float], None]
 """What is being done, the share done (0 to 1), and the seconds that it will take yet."""
 
 _CALIBRATION = 512
+_LAYERS = "the teacher's layers"
 _HELD_OUT_SHARE = 10
 _MOST_HELD_OUT = 1000
 _LOOKS = 8
@@ -82,10 +83,13 @@ def distill(
     held_tokens = tokens_of([found.ids for found in tokenizer.encode_batch(held_out)])
     plan = schedule or Schedule(samples=max(64, 12 * targets.ready), batch=64, rate=3e-4, warm_up=100)
     trainer = Trainer(student, tokens, targets, plan, "cuda" if torch.cuda.is_available() else "cpu")
-    before = agreement(encoded(trainer.settled(), held_tokens, trainer.device), wanted)
+    at_first = agreement(encoded(trainer.settled(), held_tokens, trainer.device), wanted)
+    before = agreement(_encoded(start, held_out), wanted) if begun_with != _LAYERS else at_first
+    as_begun = at_first.cosine, trainer.settled()
     trainer.resume(folder)
     left = None if limit is None else max(1.0, limit - (time.monotonic() - began))
-    best = _train(trainer, held_tokens, wanted, left, folder, report)
+    trained = _train(trainer, held_tokens, wanted, left, folder, report)
+    _, student = max(as_begun, trained, key=lambda one: one[0])  # never worse than it began
     recipe = {
         "teacher": master.name,
         "begun_with": begun_with,
@@ -103,7 +107,7 @@ def distill(
     rotation = components(targets[np.arange(min(targets.ready, 20_000), dtype=np.int64)])
     write_bundle(
         out,
-        best,
+        student,
         tokenizer,
         name=f"{master.name}-student",
         teacher=teacher,
@@ -193,18 +197,25 @@ def _begin(
             restore(student, bundle)
             return student, bundle.name, form
     form = shape or Shape.usual(master)
-    return make_student(master, form, calibration), "the teacher's layers", form
+    return make_student(master, form, calibration), _LAYERS, form
 
 
 def _train(
     trainer: Trainer, held: Tokens, wanted: NDArray[np.float32], seconds: float | None, folder: Path, report: Report
-) -> Student:
-    """Trains to the end of the schedule or of the time; stops early when held-out texts agree less, and takes the
-    best.
-    """
+) -> tuple[float, Student]:
+    """Trains to the end of the schedule or of the time; stops early when held-out texts agree less. (cosine, the best.)"""
     began, first = time.monotonic(), trainer.step
-    best: list[tuple[float, Student]] = []
+    found: list[tuple[float, Student]] = []
     worse = 0
+
+    def look() -> bool:
+        """Whether the student is better than it was at every look before."""
+        student = trainer.settled()
+        cosine = agreement(encoded(student, held, trainer.device), wanted).cosine
+        if found and cosine <= found[0][0]:
+            return False
+        found[:] = [(cosine, student)]
+        return True
 
     def seen(step: int, _loss: float) -> bool:
         nonlocal worse
@@ -217,23 +228,16 @@ def _train(
         if step % _SAVE_EVERY == 0:
             trainer.save(folder)
         if step % max(1, trainer.schedule.steps // _LOOKS) == 0:
-            student = trainer.settled()
-            cosine = agreement(encoded(student, held, trainer.device), wanted).cosine
-            if not best or cosine > best[0][0]:
-                best[:] = [(cosine, student)]
-                worse = 0
-            else:
-                worse += 1
+            worse = 0 if look() else worse + 1
         return worse < _PATIENCE and (seconds is None or passed < seconds)
 
     trainer.run(seen)
     trainer.save(folder)
-    last = trainer.settled()
-    cosine = agreement(encoded(last, held, trainer.device), wanted).cosine
-    return best[0][1] if best and best[0][0] > cosine else last
+    look()
+    return found[0]
 
 
-def _encoded(folder: Path, texts: Sequence[str]) -> NDArray[np.float32]:
+def _encoded(folder: Path | None, texts: Sequence[str]) -> NDArray[np.float32]:
     return open_bundle(folder, provider="cpu").encode(texts)
 
 
