@@ -74,6 +74,13 @@ def test_the_bundle_runs_and_says_where_it_comes_from(made):
     assert np.linalg.norm(encoder.encode(["red wine"])) == pytest.approx(1, abs=1e-4)
 
 
+def test_training_that_spoils_the_student_is_left_out(made, source, tmp_path):
+    plan = Schedule(samples=64 * 4, batch=64, rate=5.0, warm_up=1)
+    spoilt = distill([source], tmp_path / "spoilt", teacher=TEACHER, start=made.folder, schedule=plan)
+    assert spoilt.recipe["steps"] == 4
+    assert spoilt.after.cosine > spoilt.before.cosine - 0.005
+
+
 def test_a_bundle_can_be_adapted_and_begins_where_it_ended(made, source, tmp_path):
     plan = Schedule(samples=64, batch=64, rate=1e-6, warm_up=1)
     again = distill([source], tmp_path / "adapted", teacher=TEACHER, start=made.folder, schedule=plan)
