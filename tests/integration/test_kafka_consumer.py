@@ -127,6 +127,7 @@ async def test_a_flood_of_items_does_not_hold_up_events(settings):
         await eventually(lambda: len(intake.records) == 1501)
 
 
+@pytest.mark.usefixtures("apache_kafka")  # on the embedded broker the second puts the first out, which comes back
 async def test_members_share_partitions_and_one_owns_all_of_a_user(settings):
     async with Intake(settings, lambda _record: False) as first, producing(settings) as send:
         await send("events", {"held": True}, key="k", partition=0)
@@ -143,7 +144,9 @@ async def test_members_share_partitions_and_one_owns_all_of_a_user(settings):
             for intake in (first, second):
                 assert len({intake.owned[topic] for topic in CO_PARTITIONED}) == 1, "users are split"
                 assert intake.owned[Topic.EVENTS]
-            await eventually(lambda: len(first.records) + len(second.records) == 2)
+            await eventually(
+                lambda: len(first.records) + len(second.records) >= 2
+            )  # once more for each further rebalance
 
 
 async def test_stopping_is_said_and_ends_soon(settings):

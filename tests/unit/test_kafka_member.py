@@ -4,12 +4,15 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, UnknownMemberIdError, for_code
 
 from streams.errors import DuplicateMemberError
 from streams.kafka.agents import CONSUMED, KafkaConsumer
+from streams.kafka.connection import full_name
 from streams.kafka.member import fenced, make_member
 from streams.settings import Settings
+from streams.values import Topic
 
 FENCED = for_code(82)()
 WRAPPED = KafkaError(repr(FENCED))
@@ -82,3 +85,20 @@ async def test_the_duplicate_is_named_with_the_setting_that_names_it():
     assert isinstance(error, DuplicateMemberError)
     assert "COLDSTREAM_INSTANCE_ID='w-0'" in str(error)
     assert not isinstance(consumer._ended(UnknownMemberIdError(), "ended"), DuplicateMemberError)
+
+
+async def test_partitions_of_topics_that_are_not_read_are_left_alone() -> None:
+    settings, seen = Settings(), []
+
+    class Intake:
+        async def assigned(self, owned: dict[str, frozenset[int]]) -> None:
+            seen.append(owned)
+
+    consumer = KafkaConsumer(settings, (Topic.EVENTS,))
+    consumer._intake = Intake()
+    mine, other = full_name(settings, Topic.EVENTS), full_name(settings, Topic.ITEMS)
+    await consumer._assigned(
+        SimpleNamespace(consumer_generation_id=1), {TopicPartition(mine, 2), TopicPartition(other, 5)}
+    )
+    assert seen == [{"events": frozenset({2})}]
+    assert consumer._counts == {Topic.EVENTS: 3}

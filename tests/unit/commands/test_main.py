@@ -104,7 +104,8 @@ def test_a_command_may_name_its_own_status(monkeypatch):
 
 def test_ctrl_c_is_quiet_and_130():
     code = (
-        "import time, click; from streams.commands import main\n"
+        "import signal, time, click; from streams.commands import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it\n"
         "def wait(): print('waiting', flush=True); time.sleep(60)\n"
         "main.LazyGroup.get_command = lambda *_: click.Command('settings', callback=wait)\n"
         "main.main(['settings'])"
