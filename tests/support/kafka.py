@@ -43,6 +43,8 @@ class Cluster:
 def _interrupt(*_):
     """Unwind, once: by default SIGTERM ends Python where it stands, and what it had started goes on."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice, to the process and to its group
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job
+        raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)
 
 
