@@ -204,9 +204,9 @@ class KafkaConsumer:
             topic.value: frozenset(tp.partition for tp in assigned if tp.topic == name)
             for name, topic in self._topics.items()
         }
-        for name, topic in self._topics.items():  # a member may be given topics that it doesn't read
-            if ours := [tp.partition + 1 for tp in assigned if tp.topic == name]:
-                self._counts[topic] = max(self._counts.get(topic, 0), *ours)
+        for topic in self._topics.values():  # a member may be given topics that it doesn't read
+            if owned[topic.value]:
+                self._counts[topic] = max(self._counts.get(topic, 0), max(owned[topic.value]) + 1)
         await self._intake.assigned(owned)
         log.info("partitions assigned: %s", {topic: sorted(partitions) for topic, partitions in owned.items()})
 

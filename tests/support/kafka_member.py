@@ -12,6 +12,7 @@ import uvloop
 
 from streams.errors import FatalError
 from streams.kafka.agents import KafkaConsumer
+from streams.kafka.watchdog import END_SECONDS, kill_after
 from streams.settings import Settings
 
 
@@ -50,6 +51,7 @@ async def main():
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait([waiting, consumer.failed], return_when=asyncio.FIRST_COMPLETED)
     await consumer.stop()
+    kill_after(END_SECONDS)  # as the worker does
     if consumer.failed.done():
         consumer.failed.result()
 
