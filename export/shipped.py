@@ -31,14 +31,14 @@ from export.compose import Vocabulary
 from export.distillation import components
 from export.pool import DeviceTokens, batches, gather, read_sources
 from export.proof import agreement
-from export.student import Shape, make_student, token_table
+from export.student import Shape, make_student
 from export.teacher import DEFAULT_TEACHER, LONGEST_INPUT, Teacher, load_teacher, tokenizer_of
 from export.texts import Source, read_word_counts, read_wordnet, wordnet
-from export.training import Tokens, distance, encoded, shipped_table, tokens_of
+from export.training import Pupil, Tokens, distance, encoded, tokens_of
 
 HELD_OUT = ("travel-questions", "x-wines-slim", "movielens-100k")
 """Data sets that the shipped student never learned from."""
-_RATE, _WARM_UP, _DECAY, _CLIP, _MEMORY = 1e-3, 300, 0.01, 1.0, 0.999
+_RATE, _WARM_UP = 1e-3, 300
 _RELATIONAL = 10.0
 _TOKEN_WEIGHT, _TOKENS_UNTIL = 0.5, 0.7
 """Weight of the tokens' loss at the beginning, and the share of the time after which it is gone."""
@@ -70,24 +70,14 @@ def main() -> int:
     return 0
 
 
-class Lane:
-    """One student that learns: its weights, their running mean, its optimiser. The token table is as it will be shipped."""
+class Lane(Pupil):
+    """One of the students that learn side by side."""
 
     def __init__(self, shape: Shape, teacher: Teacher, calibration: Sequence[str], device: str) -> None:
         """Copied from the `teacher` and thinned on the texts of `calibration`; nothing is trained yet."""
+        super().__init__(make_student(teacher, shape, calibration), _RATE, device)
         self.shape = shape
-        self.student = make_student(teacher, shape, calibration).to(device).eval()
-        table = token_table(self.student).requires_grad_(requires_grad=False)
-        with torch.no_grad():
-            table.copy_(torch.from_numpy(shipped_table(table.detach().cpu().numpy())))
-        trained = {name: each for name, each in self.student.named_parameters() if each.requires_grad}
-        self.names, self.weights = list(trained), list(trained.values())
-        self.mean = [each.detach().clone() for each in self.weights]
-        self.optimiser = torch.optim.AdamW(
-            self.weights, lr=_RATE, betas=(0.9, 0.98), weight_decay=_DECAY, fused=device == "cuda"
-        )
         self.losses: list[Tensor] = []
-        self.step = 0
 
     def learn(self, ids: Tensor, mask: Tensor, states: Tensor, wanted: Tensor, rate: float, by_token: float) -> None:
         """One step towards the teacher's token `states` and its vectors `wanted`."""
@@ -98,36 +88,15 @@ class Lane:
         if by_token > 0:
             apart = 1 - nn.functional.cosine_similarity(own, states, dim=2)
             loss = loss + by_token * (apart * mask).sum() / mask.sum()
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.weights, _CLIP, foreach=True)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.step()
-        self.step += 1
-        keep = min(_MEMORY, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.mean, [each.detach() for each in self.weights], 1 - keep)
+        self.follow(loss, rate)
         self.losses.append(loss.detach())
-
-    def vectors(self, tokens: Tokens, device: str) -> NDArray[np.float32]:
-        """Unit rows of `tokens`, in fp32, with the running mean of the weights."""
-        kept = [each.detach().clone() for each in self.weights]
-        with torch.no_grad():
-            torch._foreach_copy_(self.weights, self.mean)
-            found = encoded(self.student, tokens, device)
-            torch._foreach_copy_(self.weights, kept)
-        return found
 
     def save(self, folder: Path, recipe: Mapping[str, Any], rotation: NDArray[np.float32]) -> None:
         """Writes the settled weights in fp16, the teacher's principal components, and the recipe."""
         tensors = dict(zip(self.names, self.mean, strict=True)) | {"rotation": torch.from_numpy(rotation)}
-        whole = {name: each[:LONGEST_INPUT] if "position" in name else each for name, each in tensors.items()}
-        save_file(
-            {name: each.half().cpu().contiguous() for name, each in whole.items()},
-            folder / f"{self.shape}.safetensors",
-            {"recipe": json.dumps(recipe)},
-        )
+        cut = {name: each[:LONGEST_INPUT] if "position" in name else each for name, each in tensors.items()}
+        halves = {name: each.half().cpu().contiguous() for name, each in cut.items()}
+        save_file(halves, folder / f"{self.shape}.safetensors", {"recipe": json.dumps(recipe)})
 
 
 @dataclass(slots=True)
@@ -151,7 +120,7 @@ class _Run:
             loss = torch.stack(lane.losses).mean().item() if lane.losses else math.nan
             lane.losses.clear()
             found = {
-                name: agreement(lane.vectors(tokens, self.device), wanted)
+                name: agreement(encoded(lane.settled(), tokens, self.device), wanted)
                 for name, (tokens, wanted) in self.held_out.items()
             }
             figures = "  ".join(

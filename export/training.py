@@ -81,32 +81,66 @@ def tokens_of(encoded: Sequence[Sequence[int]]) -> Tokens:
     return Tokens(np.fromiter((number for ids in encoded for number in ids), np.int32, int(offsets[-1])), offsets)
 
 
-class Trainer:
-    """One run: the student, a running mean of its weights (what is exported), the optimiser, and which texts were
-    seen.
+class Pupil:
+    """A student that learns: the weights that are trained, a running mean of them (what is exported), the optimiser.
+
+    The token table is frozen, rounded as a bundle will round it.
     """
 
-    def __init__(
-        self, student: Student, tokens: Tokens, targets: Targets, schedule: Schedule, device: str = "cpu"
-    ) -> None:
-        """Nothing is trained yet; the token table is frozen, rounded as a bundle will round it."""
-        torch.manual_seed(schedule.seed)
-        self.student = student.to(device)
+    def __init__(self, student: Student, rate: float, device: str) -> None:
+        """`rate`: the optimiser's before the first `follow`. Nothing is trained yet."""
+        self.student = student.to(device).eval()  # no dropout: the teacher's vector is a function of the text
         table = token_table(self.student).requires_grad_(requires_grad=False)
         self._table = table.detach().clone()
         with torch.no_grad():
             table.copy_(torch.from_numpy(shipped_table(self._table.cpu().numpy())))
-        self.schedule, self.tokens, self.targets, self.device = schedule, tokens, targets, device
-        self.names, self.weights = map(list, zip(*self._trained(), strict=True))
+        trained = {name: weight for name, weight in student.named_parameters() if weight.requires_grad}
+        self.names, self.weights = list(trained), list(trained.values())
         self.mean = [weight.detach().clone() for weight in self.weights]
-        self._optimiser = torch.optim.AdamW(self.weights, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=_DECAY)
+        self.optimiser = torch.optim.AdamW(
+            self.weights, lr=rate, betas=(0.9, 0.98), weight_decay=_DECAY, fused=torch.device(device).type == "cuda"
+        )
         self.step = 0
+
+    def follow(self, loss: Tensor, rate: float) -> None:
+        """One step down the gradient of `loss`."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.weights, _CLIP)
+        self.optimiser.step()
+        self.step += 1
+        keep = min(_MEMORY, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.mean, [weight.detach() for weight in self.weights], 1 - keep)
+
+    def settled(self) -> Student:
+        """A copy of the student with the running mean of its weights and the teacher's token table: what is exported."""
+        twin = copy.deepcopy(self.student)
+        with torch.no_grad():
+            weights = dict(twin.named_parameters())
+            for name, mean in zip(self.names, self.mean, strict=True):
+                weights[name].copy_(mean)
+            token_table(twin).copy_(self._table)
+        return twin.eval()
+
+
+class Trainer(Pupil):
+    """One run: a student that learns from a teacher's kept vectors, and which texts it has seen."""
+
+    def __init__(
+        self, student: Student, tokens: Tokens, targets: Targets, schedule: Schedule, device: str = "cpu"
+    ) -> None:
+        """Nothing is trained yet."""
+        torch.manual_seed(schedule.seed)
+        super().__init__(student, schedule.rate, device)
+        self.schedule, self.tokens, self.targets, self.device = schedule, tokens, targets, device
         self.round = 0
         self._uses = np.zeros(len(tokens.lengths), np.int32)
 
     def run(self, seen: Callable[[int, float], bool]) -> None:
         """Trains until the schedule is done or `seen(step, loss)`, called after every step, says False."""
-        self.student.eval()  # no dropout: the teacher's vector is a function of the text, and noise only blurs the copy
         while self.step < self.schedule.steps:
             for rows in self._batches():
                 loss = self._learn(rows)
@@ -120,7 +154,7 @@ class Trainer:
         """Writes a checkpoint (safetensors and JSON, no pickle) in one move."""
         tensors: dict[str, Tensor] = {}
         for name, weight, mean in zip(self.names, self.weights, self.mean, strict=True):
-            state = self._optimiser.state[weight]
+            state = self.optimiser.state[weight]
             tensors |= {f"weight/{name}": weight.detach(), f"mean/{name}": mean}
             tensors |= {f"{key}/{name}": state[key] for key in ("exp_avg", "exp_avg_sq") if key in state}
         tensors["uses"] = torch.from_numpy(self._uses)
@@ -146,40 +180,18 @@ class Trainer:
                     self.mean[index].copy_(file.get_tensor(f"mean/{name}"))
                     if f"exp_avg/{name}" in keys:
                         moments = {key: file.get_tensor(f"{key}/{name}") for key in ("exp_avg", "exp_avg_sq")}
-                        self._optimiser.state[weight] = {"step": torch.tensor(float(state["step"])), **moments}
+                        self.optimiser.state[weight] = {"step": torch.tensor(float(state["step"])), **moments}
             uses = file.get_tensor("uses").cpu().numpy()
         self._uses[: len(uses)] = uses[: len(self._uses)]
         self.step, self.round = int(state["step"]), int(state["round"]) + 1
         return True
 
-    def settled(self) -> Student:
-        """A copy of the student with the running mean of its weights and the teacher's token table: what is exported."""
-        twin = copy.deepcopy(self.student)
-        with torch.no_grad():
-            weights = dict(twin.named_parameters())
-            for name, mean in zip(self.names, self.mean, strict=True):
-                weights[name].copy_(mean)
-            token_table(twin).copy_(self._table)
-        return twin.eval()
-
-    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, weight) for name, weight in self.student.named_parameters() if weight.requires_grad)
-
     def _learn(self, rows: NDArray[np.int64]) -> float:
         self._uses[rows] += 1
-        for group in self._optimiser.param_groups:
-            group["lr"] = self.schedule.rate * rate_at(self.step, self.schedule)
         ids, mask = self.tokens.batch(rows)
         wanted = torch.from_numpy(self.targets[rows]).to(self.device)
         loss = distance(self.student(ids.to(self.device), mask.to(self.device)), wanted, self.schedule.relational)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.weights, _CLIP)
-        self._optimiser.step()
-        self.step += 1
-        keep = min(_MEMORY, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.mean, [weight.detach() for weight in self.weights], 1 - keep)
+        self.follow(loss, self.schedule.rate * rate_at(self.step, self.schedule))
         return float(loss.detach())
 
     def _batches(self) -> Iterator[NDArray[np.int64]]:

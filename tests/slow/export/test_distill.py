@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,6 @@ import onnxruntime
 import pytest
 
 torch = pytest.importorskip("torch")
-os.environ["HF_HUB_OFFLINE"] = "1"
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.timeout(600),
-]
 
 from encoder import BundleError, open_bundle, read_bundle  # noqa: E402
 from encoder.bundle import unpack  # noqa: E402
