@@ -127,6 +127,7 @@ class App:
     async def _run(self, stack: AsyncExitStack) -> None:
         settings = self.settings
         clock, randomness = SystemClock(), SystemRandomness()
+        arms = Arms.of(settings)  # settings that contradict each other are said before anybody is asked for anything
         executor = ThreadPoolExecutor(1, "encoder")
         stack.callback(executor.shutdown, wait=False, cancel_futures=True)
         loop = asyncio.get_running_loop()
@@ -144,7 +145,6 @@ class App:
         stack.push_async_callback(publisher.stop)
         await publisher.load_partitions([topic.value for topic in Topic])
 
-        arms = Arms.of(settings)
         parts = _parts(settings, index, TextVectors(encoder, offload), arms, clock, randomness)
         buffer = Buffer(records=settings.buffer_records, bytes_=settings.buffer_bytes)
         consumer = KafkaConsumer(settings)

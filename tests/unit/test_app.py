@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from streams.app import App
+from streams.errors import ConfigurationError
 from streams.settings import Settings
 
 
@@ -45,6 +48,23 @@ faults()
 assert faults() < 4096, faults()  # of two megabytes each is 512 pages, and there are 160 of them
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(floor_small=0.1),
+        Settings(floor_small=0.1, floor_provider="brand"),
+        Settings(floor_new=0.7, floor_small=0.7, floor_provider="categories"),
+    ],
+)
+async def test_settings_that_contradict_each_other_are_said_before_the_broker_is_asked(
+    settings: Settings, tmp_path: Path
+) -> None:
+    nowhere = msgspec.structs.replace(settings, kafka="127.0.0.1:1", index=f"edge:{tmp_path}/index")
+    with pytest.raises(ConfigurationError, match="floor"):
+        await App(nowhere).run()
+    assert not (tmp_path / "index").exists()
 
 
 async def test_a_signal_cancels_the_step_of_the_start_that_is_taken() -> None:
