@@ -39,7 +39,7 @@ from streams.decide.taste import Request, taste_vector
 from streams.movielens import write
 
 PARTS: dict[str, ModuleType] = {
-    "taste_of": recommend, "company_of": candidates, "find": candidates, "compute": recommend, "rerank": recommend,
+    "taste_of": recommend, "find": candidates, "compute": recommend, "rerank": recommend,
     "explain": recommend,
 }  # fmt: skip
 """The functions that `recommend` calls for a batch, and where it finds them."""

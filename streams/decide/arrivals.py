@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.decide.compiled import compiled, up_to
 from streams.decide.ragged import Rows
 
 Times = NDArray[np.float64]
@@ -29,6 +30,11 @@ class Arrivals:
         self._late_times, self._late_rows = np.zeros(0), np.zeros(0, np.int64)
         self._gone = np.zeros(0)
         self._is_late = np.zeros(0, np.bool_)
+
+    @property
+    def sorted_times(self) -> tuple[Times, Times, Times]:
+        """Ascending: times of rows, times of more rows, and those among the first that count no more."""
+        return self._times, self._late_times, self._gone
 
     def reserve(self, rows: int) -> None:
         """Make rows exist."""
@@ -76,15 +82,6 @@ class Arrivals:
         late = slice(*np.searchsorted(self._late_times, (since, until), side="right").tolist())
         return np.concatenate([self._valid(part)[1], self._late_rows[late]])
 
-    def since(self, at: Times, now: Times) -> Times:
-        """How many items came after `at` and up to `now`, 0 for an item that came later; shapes broadcast."""
-        came = _count(self._times, at, now)
-        if len(self._late_times):
-            came = came + _count(self._late_times, at, now)
-        if len(self._gone):
-            came = came - _count(self._gone, at, now)
-        return np.asarray(np.maximum(came, 0), np.float64)
-
     def _valid(self, part: slice) -> tuple[Times, Rows]:
         times, rows = self._times[part], self._rows[part]
         if not len(self._gone):
@@ -119,5 +116,7 @@ def _merged(times: Times, rows: Rows, added_times: Times, added: Rows) -> tuple[
     return np.insert(times, places, added_times), np.insert(rows, places, added)
 
 
-def _count(times: Times, after: Times, until: Times) -> NDArray[np.int64]:
-    return np.asarray(np.searchsorted(times, until, side="right") - np.searchsorted(times, after, side="right"))
+@compiled
+def came_by(times: Times, late: Times, gone: Times, at: float) -> int:
+    """How many came by `at`; the rest are `Arrivals.sorted_times`."""
+    return up_to(times, at) + up_to(late, at) - up_to(gone, at)

@@ -7,13 +7,14 @@ user has met before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.decide.compiled import compiled, heaviest
 from streams.decide.policy import Policy
 from streams.decide.ragged import Rows
 from streams.decide.table import POPULAR, POPULAR_HORIZONS, Table, best_of
@@ -27,47 +28,21 @@ WORDED: Final = 80
 _NEAR_HISTORY: Final = 8
 _RARE_FACET: Final = 200
 _FACETS: Final = 8
+_ALL: Final = np.zeros(0, np.bool_)
 
 
-@dataclass(frozen=True, slots=True)
-class Company:
-    """What goes with a batch's histories: `companion[e]` with interaction `place[e]` of `user[e]`, in order of users."""
-
-    user: Rows
-    place: Rows
-    companion: Rows
-    entry: Rows
-    """For `Companions.weights`."""
-    either: NDArray[np.float32]
-    """Weight of the pairs in either order."""
-
-
-def company_of(table: Table, tastes: Sequence[Taste]) -> Company:
-    """What goes with all interactions of a batch of users."""
-    sizes = np.array([len(taste.rows) for taste in tastes])
-    rows = np.concatenate([taste.rows for taste in tastes]) if len(tastes) else np.zeros(0, np.int64)
-    users = np.repeat(np.arange(len(tastes)), sizes)
-    places = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    owner, entries, companions, either = table.companions.gather(rows)
-    return Company(users[owner], places[owner], companions, entries, either)
-
-
-def find(table: Table, tastes: Sequence[Taste], company: Company, policy: Policy) -> list[Rows]:
+def find(table: Table, tastes: Sequence[Taste], policy: Policy) -> list[Rows]:
     """Candidate rows of each user: distinct, recommendable, neither excluded nor blocked; perhaps none."""
-    ends = np.searchsorted(company.user, np.arange(len(tastes) + 1))
-    found = []
-    for user, taste in enumerate(tastes):
-        sources = _sources(table, taste, company, slice(ends[user], ends[user + 1]))
-        found.append(_allowed(table, table.distinct(np.concatenate(sources)), taste.request, policy))
-    return found
+    return [_allowed(table, np.concatenate(_sources(table, taste)), taste.request, policy) for taste in tastes]
 
 
-def _sources(table: Table, taste: Taste, company: Company, mine: slice) -> list[Rows]:
+def _sources(table: Table, taste: Taste) -> list[Rows]:
     request = taste.request
-    found = [_shared(table, request), _companions(table, taste, company, mine)]
+    found = [_shared(table, request)]
     if request.came:
         found.append(np.array([table.rows[one] for one in request.came if one in table.rows], np.int64))
     if not taste.is_cold:
+        found.append(_companions(table, taste))
         near, _ = table.nearness.of(taste.rows[:_NEAR_HISTORY], len(table.ids), table.short, table.wording)
         found.append(near[near >= 0].astype(np.int64))
         if request.among is not None:
@@ -90,35 +65,121 @@ def _shared(table: Table, request: Request) -> Rows:
     return np.concatenate([*best, came[request.among[came]][:NEWEST]])
 
 
-def _companions(table: Table, taste: Taste, company: Company, mine: slice) -> Rows:
+def _companions(table: Table, taste: Taste) -> Rows:
     """What goes with the history most, in either order: Σ w C/(n + 5)."""
-    companions, among = company.companion[mine], taste.request.among
-    if not len(companions):
-        return companions
+    start, length, pairs = table.companions.arrays
     share = taste.weight / (table.counts.events[taste.rows] + 5.0)
-    distinct, scores = table.sums(companions, company.either[mine] * share[company.place[mine]])
-    if among is not None:
-        distinct, scores = distinct[among[distinct]], scores[among[distinct]]
-    return best_of(distinct, scores, COMPANIONS)
+    found = np.empty(COMPANIONS, np.int64)
+    count = _heaviest_companions(
+        taste.rows, share, start, length, pairs["row"], pairs["either"], _among(taste.request), table.sums, found
+    )
+    return found[:count]
+
+
+@compiled
+def _heaviest_companions(
+    past: Rows, share: NDArray[np.float64], start: Rows, length: Rows, companions: NDArray[np.int32],
+    either: NDArray[np.int32], among: NDArray[np.bool_], sums: NDArray[np.float64], found: Rows,
+) -> int:  # fmt: skip
+    """Fills `found`; returns how many. `sums` [rows]: zero before and after; `among`: empty for all."""
+    most = 0
+    for one in range(len(past)):
+        most += length[past[one]]
+    rows, size = np.empty(most, np.int64), 0
+    for one in range(len(past)):
+        first = start[past[one]]
+        for entry in range(first, first + length[past[one]]):
+            row = companions[entry]
+            if either[entry] and (not len(among) or among[row]):
+                if sums[row] == 0:
+                    rows[size] = row
+                    size += 1
+                sums[row] += share[one] * either[entry]
+    return _best_sums(rows[:size], sums, found)
+
+
+@compiled
+def _best_sums(rows: Rows, sums: NDArray[np.float64], found: Rows) -> int:
+    """The rows of the greatest positive sums into `found`, as many as it holds; returns how many. Zeroes their sums."""
+    scores, held = np.empty(len(rows)), 0
+    for place in range(len(rows)):
+        row = rows[place]
+        if sums[row] > 0:
+            rows[held], scores[held] = row, sums[row]
+            held += 1
+        sums[row] = 0
+    count = heaviest(scores[:held], len(found), found)
+    for place in range(count):
+        found[place] = rows[found[place]]
+    return count
 
 
 def _in_facets(table: Table, taste: Taste) -> Rows:
     """The popular among what shares rare facets with the history: Σ of the facets' shares, times ln popularity."""
-    owner, flat = table.wording.facets.gather(taste.rows)
-    facets, places = np.unique(table.wording.facets["facet"][flat], return_inverse=True)
-    shares = np.bincount(places, taste.weight[owner])
-    having = table.wording.having_facet[facets]
-    rare = np.flatnonzero((having <= _RARE_FACET) & (having > 1))
-    if len(rare) > _FACETS:
-        rare = rare[np.argpartition(-shares[rare], _FACETS)[:_FACETS]]
-    which, rows = table.wording.find_facets(facets[rare].astype(np.int64))
-    if not len(rows):
-        return rows
-    distinct, scores = table.sums(rows, shares[rare][which])
-    popular = np.log(table.counts.sixty(distinct, taste.request.now) + 1.5)
-    if taste.request.among is not None:
-        popular = popular * taste.request.among[distinct]
-    return best_of(distinct, scores * popular, WORDED)
+    wording, counts = table.wording, table.counts
+    facets, found = wording.facets, np.empty(WORDED, np.int64)
+    count = _popular_in_facets(
+        taste.rows, taste.weight, facets.start, facets.length, facets["facet"], wording.having_facet,
+        *wording.having_facets(), counts.scaled, float(counts.sixty_day_decay(taste.request.now)), _among(taste.request),
+        wording.gained, table.sums, found,
+    )  # fmt: skip
+    return found[:count]
+
+
+@compiled
+def _popular_in_facets(
+    past: Rows, weight: NDArray[np.float32], start: Rows, length: Rows, facets: NDArray[np.int32], having: Rows,
+    ends: Rows, posted: NDArray[np.int32], late_rows: Rows, late_facets: Rows, scaled: NDArray[np.float64], decay: float,
+    among: NDArray[np.bool_], shares: NDArray[np.float32], sums: NDArray[np.float64], found: Rows,
+) -> int:  # fmt: skip
+    """Fills `found`; returns how many. `shares` [facets] and `sums` [rows]: zero before and after; `among`: empty for all.
+
+    `posted` from ends[facet] to ends[facet + 1] and `late_rows` of `late_facets`: rows by facet, −1 for none.
+    """
+    most = 0
+    for one in range(len(past)):
+        most += length[past[one]]
+    met, size = np.empty(most, np.int64), 0
+    for one in range(len(past)):
+        for entry in range(start[past[one]], start[past[one]] + length[past[one]]):
+            facet = facets[entry]
+            if 1 < having[facet] <= _RARE_FACET:
+                if shares[facet] == 0:
+                    met[size] = facet
+                    size += 1
+                shares[facet] += weight[one]
+    loud, chosen = np.empty(size), np.empty(_FACETS, np.int64)
+    for place in range(size):
+        loud[place] = shares[met[place]]
+        shares[met[place]] = 0
+    count = heaviest(loud, _FACETS, chosen)
+    most = len(late_rows)
+    for one in range(count):
+        facet = met[chosen[one]]
+        shares[facet] = loud[chosen[one]]
+        most += ends[facet + 1] - ends[facet]
+    rows, held = np.empty(most, np.int64), 0
+    for one in range(count):
+        facet = met[chosen[one]]
+        for place in range(ends[facet], ends[facet + 1]):
+            row = posted[place]
+            if row >= 0 and (not len(among) or among[row]):
+                if sums[row] == 0:
+                    rows[held] = row
+                    held += 1
+                sums[row] += shares[facet]
+    for place in range(len(late_rows)):
+        row, share = late_rows[place], shares[late_facets[place]]
+        if share > 0 and row >= 0 and (not len(among) or among[row]):
+            if sums[row] == 0:
+                rows[held] = row
+                held += 1
+            sums[row] += share
+    for one in range(count):
+        shares[met[chosen[one]]] = 0
+    for place in range(held):
+        sums[rows[place]] *= math.log(scaled[rows[place], 4] * decay + 1.5)
+    return _best_sums(rows[:held], sums, found)
 
 
 def _worded(table: Table, taste: Taste, among: NDArray[np.bool_]) -> Rows:
@@ -155,17 +216,46 @@ def _met(table: Table, request: Request) -> Rows:
 
 
 def _allowed(table: Table, rows: Rows, request: Request, policy: Policy) -> Rows:
-    rows = rows[table.recommendable(rows, request.now if request.clock is None else request.clock)]
-    if request.among is not None:
-        rows = rows[request.among[rows]]
-    refused = refused_ids(request, policy)
+    """Each of `rows` once, of those that may stand in this list."""
     known = table.rows
-    gone = {known[one] for ids in (refused, request.exclude) for one in ids if one in known}
-    keeps = [row for row in rows.tolist() if row not in gone]
+    refused = [known[one] for ids in (refused_ids(request, policy), request.exclude) for one in ids if one in known]
+    count = _keep_allowed(
+        rows, np.array(refused, np.int64), request.now if request.clock is None else request.clock, table.live,
+        table.opens, table.closes, _among(request), table.local,
+    )  # fmt: skip
+    rows = rows[:count]
     blocked = set() if request.state.profile is None else set(request.state.profile.blocked_categories)
     if blocked or request.category is not None:
-        keeps = [row for row in keeps if _in_category(table.records[row], request.category, blocked)]
-    return np.array(keeps, np.int64)
+        records, wanted = table.records, request.category
+        return rows[[_in_category(records[row], wanted, blocked) for row in rows.tolist()]]
+    return rows
+
+
+@compiled
+def _keep_allowed(
+    rows: Rows, refused: Rows, now: float, live: NDArray[np.bool_], opens: NDArray[np.float64],
+    closes: NDArray[np.float64], among: NDArray[np.bool_], local: NDArray[np.int32],
+) -> int:  # fmt: skip
+    """Moves what may be kept of `rows` to their front; returns how many. `local` [rows]: −1 before and after."""
+    for row in refused:
+        local[row] = 0
+    count = 0
+    for place in range(len(rows)):
+        row = rows[place]
+        if local[row] < 0 and live[row] and opens[row] <= now < closes[row] and (not len(among) or among[row]):
+            local[row] = 0
+            rows[count] = row
+            count += 1
+    for place in range(count):
+        local[rows[place]] = -1
+    for row in refused:
+        local[row] = -1
+    return count
+
+
+def _among(request: Request) -> NDArray[np.bool_]:
+    """The rows that are asked for, as compiled loops read them: empty for all."""
+    return _ALL if request.among is None else request.among
 
 
 def _in_category(record: ItemRecord | None, wanted: str | None, blocked: set[str]) -> bool:

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.decide.ragged import Ragged, Rows
-from streams.decide.statistics import COMPANIONS_KEPT, COMPANIONS_MOST, PAIR_UNIT, PERIOD_SECONDS, Companion, period_of
+from streams.decide.statistics import COMPANIONS_KEPT, COMPANIONS_MOST, Companion, period_of
 
 _COLUMNS: Final = ("row", "total", "period", "current", "previous", "either", "together")
-
-
-_PAIR: Final = np.float32(1.0 / PAIR_UNIT)
-
-
-class Weights(NamedTuple):
-    """Of entries, in pairs at distance 1. Shape [entries] each."""
-
-    total: NDArray[np.float32]
-    """Of the pairs in which the entry's item follows."""
-    recent: NDArray[np.float32]
-    """The same in the current period of 45 days, and in what is left of a sliding one behind it."""
-    either: NDArray[np.float32]
-    """Of the pairs in either order."""
-    together: NDArray[np.float32]
-    """A count: pairs in either order, whatever their distance, whose later event was positive."""
 
 
 class Companions:
@@ -39,29 +23,10 @@ class Companions:
         """Make rows exist."""
         self._pool.reserve(rows)
 
-    def gather(self, rows: Rows) -> tuple[Rows, Rows, Rows, NDArray[np.float32]]:
-        """(owner, entry, item, weight of the pairs in either order) of all entries of `rows`.
-
-        `owner` indexes `rows`; `entry` is for `weights`, until the next change.
-        """
-        owner, entries = self._pool.gather(rows)
-        items = self._pool["row"][entries].astype(np.int64)
-        return owner, entries, items, self._pool["either"][entries] * _PAIR
-
-    def weights(self, entries: Rows, now: NDArray[np.float64]) -> Weights:
-        """All weights of some entries; `now` for each of them."""
-        pool, periods = self._pool, now / PERIOD_SECONDS
-        period = np.floor(periods)
-        fresh = 1.0 - (periods - period)
-        age = period - pool["period"][entries]
-        current, previous = pool["current"][entries], pool["previous"][entries]
-        recent = np.where(age <= 0, current + fresh * previous, np.where(age == 1, fresh * current, 0.0))
-        return Weights(
-            pool["total"][entries] * _PAIR,
-            recent.astype(np.float32) * _PAIR,
-            pool["either"][entries] * _PAIR,
-            pool["together"][entries].astype(np.float32),
-        )
+    @property
+    def arrays(self) -> tuple[Rows, Rows, dict[str, NDArray[np.int32]]]:
+        """(start, length, columns) of the entries of all rows, until the next change."""
+        return self._pool.start, self._pool.length, self._pool.columns
 
     def precede(self, follower: int, rows: list[int], weights: list[int], *, positive: bool) -> None:
         """The items of `rows`, which are distinct, precede one, in an event of that one."""

@@ -41,7 +41,8 @@ class Counts:
         """Time of the newest event of any item."""
         self.total = 0.0
         """Events of all items."""
-        self._scaled = np.zeros((0, len(HORIZONS)))
+        self.scaled = np.zeros((0, len(HORIZONS)))
+        """Positive events by row and horizon, in the units that `decay` gives the worth of."""
         self._totals = np.zeros(len(HORIZONS))
         self._zero = np.zeros(len(HORIZONS))
 
@@ -54,18 +55,18 @@ class Counts:
             setattr(self, name, np.concatenate([getattr(self, name), np.zeros(missing)]))
         self.first_at = np.concatenate([self.first_at, np.full(missing, np.inf)])
         self.last_at = np.concatenate([self.last_at, np.full(missing, -np.inf)])
-        self._scaled = np.concatenate([self._scaled, np.zeros((missing, len(HORIZONS)))])
+        self.scaled = np.concatenate([self.scaled, np.zeros((missing, len(HORIZONS)))])
 
     def recent(self, rows: Rows, now: float | Floats) -> Floats:
         """Positive events of rows by horizon at `now` (one time, or one for each of the rows' first axis).
 
         Shape [*rows.shape, horizons].
         """
-        return self._scaled[rows] * self._decay(now, rows.ndim)
+        return self.scaled[rows] * self.decay(now, rows.ndim)
 
     def column(self, horizon: int, now: float) -> Floats:
         """One horizon of all items at `now`. Shape [rows]."""
-        return np.asarray(self._scaled[:, horizon] * self._decay(now, 0)[horizon])
+        return np.asarray(self.scaled[:, horizon] * self.decay(now, 0)[horizon])
 
     @property
     def sixty_total(self) -> float:
@@ -74,15 +75,15 @@ class Counts:
 
     def sixty(self, rows: Rows, now: float) -> Floats:
         """Positive events of rows of the longest horizon at `now`."""
-        return np.asarray(self._scaled[rows, SIXTY_DAYS] * self.sixty_day_decay(now))
+        return np.asarray(self.scaled[rows, SIXTY_DAYS] * self.sixty_day_decay(now))
 
     def sixty_of(self, rows: Rows, now: Floats) -> Floats:
         """Positive events of rows [users, …] of the longest horizon, at each user's `now`."""
-        return np.asarray(self._scaled[rows, SIXTY_DAYS] * self.sixty_day_decay(now)[:, None])
+        return np.asarray(self.scaled[rows, SIXTY_DAYS] * self.sixty_day_decay(now)[:, None])
 
     def totals(self, now: float | Floats) -> Floats:
         """Sum over all items, by horizon."""
-        return self._totals * self._decay(now, 0 if np.ndim(now) == 0 else 1)
+        return self._totals * self.decay(now, 0 if np.ndim(now) == 0 else 1)
 
     def observe(self, row: int, signal: Signal) -> float:
         """Count a signal of an item's own event; returns what its 60-day count grew by, in scaled units."""
@@ -102,7 +103,7 @@ class Counts:
         self.positives[row] += 1
         self._move_zero(signal.at)
         grown = np.exp2((signal.at - self._zero) / HORIZONS)
-        self._scaled[row] += grown
+        self.scaled[row] += grown
         self._totals += grown
         return float(grown[SIXTY_DAYS])
 
@@ -122,16 +123,16 @@ class Counts:
         if len(times):
             self._move_zero(float(times.max()))
         scaled = (counts[:, None] * np.exp2((times[:, None] - self._zero) / HORIZONS)).sum(axis=0)
-        change = scaled - self._scaled[row]
-        self._scaled[row] = scaled
+        change = scaled - self.scaled[row]
+        self.scaled[row] = scaled
         self._totals = np.maximum(self._totals + change, 0.0)
         return float(change[SIXTY_DAYS])
 
     def clear(self, rows: Sequence[int]) -> None:
         """Forget rows that are given to other items."""
         self.total -= float(self.events[rows].sum())
-        self._totals = np.maximum(self._totals - self._scaled[rows].sum(axis=0), 0.0)
-        self._scaled[rows] = 0.0
+        self._totals = np.maximum(self._totals - self.scaled[rows].sum(axis=0), 0.0)
+        self.scaled[rows] = 0.0
         for name in ("events", "positives", "ratings", "rating_sum", "repeats", "gap_log_sum"):
             getattr(self, name)[rows] = 0.0
         self.first_at[rows] = np.inf
@@ -141,7 +142,8 @@ class Counts:
         """What scaled units of the 60-day count are worth at `now`."""
         return np.asarray(np.exp2((self._zero[SIXTY_DAYS] - np.asarray(now)) / HORIZONS[SIXTY_DAYS]))
 
-    def _decay(self, now: float | Floats, axes: int) -> Floats:
+    def decay(self, now: float | Floats, axes: int = 1) -> Floats:
+        """What scaled units are worth at `now` by horizon; shape [*now.shape, 1 …, horizons] of `axes` + 1 axes."""
         moments = np.asarray(now, np.float64)
         decay = np.exp2(np.minimum((self._zero - moments[..., None]) / HORIZONS, _MOST_DOUBLINGS))
         return decay.reshape(moments.shape + (1,) * (axes - moments.ndim) + (len(HORIZONS),))
@@ -154,7 +156,7 @@ class Counts:
             self._zero[:] = at
         elif far.any():
             shift = np.exp2((self._zero[far] - at) / HORIZONS[far])
-            self._scaled[:, far] *= shift
+            self.scaled[:, far] *= shift
             self._totals[far] *= shift
             self._zero[far] = at
 

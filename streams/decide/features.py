@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 
 from streams.decide import features_behaviour as behaviour
+from streams.decide import features_pairs as pairs
 from streams.decide import features_text as wording
-from streams.decide.candidates import Company
-from streams.decide.grids import Batch, Grid, Past
+from streams.decide.grids import Batch, Past
 from streams.decide.ragged import Rows
 from streams.decide.table import Table
 from streams.decide.taste import HISTORY, Taste
@@ -48,33 +48,31 @@ FEATURES: Final[dict[str, str]] = {
 """Every feature, in order, with the part of the score that it belongs to."""
 NAMES: Final = tuple(FEATURES)
 PLACE: Final = {name: place for place, name in enumerate(NAMES)}
+_GROUPS: Final = {
+    "dense": wording.DENSE, "lexical": wording.LEXICAL, "facets": wording.FACETS, "own": wording.OWN,
+    "popular": behaviour.POPULAR, "together": pairs.TOGETHER, "arrival": behaviour.ARRIVAL,
+    "repeats": behaviour.REPEATS, "fresh": ("dense_mean", "popular_4d"),
+}  # fmt: skip
+_PLACES: Final = {group: np.array([PLACE[name] for name in names]) for group, names in _GROUPS.items()}
 
 
-def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows], company: Company) -> Batch:
+def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows]) -> Batch:
     """The features of each user's candidates."""
     users, width = len(tastes), max((len(rows) for rows in candidates), default=0)
-    sizes = np.array([len(rows) for rows in candidates])
+    sizes = np.array([len(rows) for rows in candidates], np.int64)
     rows = np.zeros((users, width), np.int64)
     for user, found in enumerate(candidates):
         rows[user, : len(found)] = found
     values = np.empty((len(NAMES), users, width), np.float32)
-    similarity = np.zeros((users, HISTORY, width), np.float32)
-    past = Past.of(tastes)
-    pairs = behaviour.pairs_of(table, rows, sizes, past.now, company)
-    batch = Batch(tastes, rows, sizes, values, similarity, pairs)
+    batch = Batch(tastes, rows, sizes, values, np.zeros((users, HISTORY, width), np.float32))
     if not width:
         return batch
-    grids: dict[str, Grid] = {}
-    grids |= wording.text(table, batch, past, company)
-    grids |= behaviour.popularity(table, batch, past)
-    grids |= behaviour.together(table, batch, past)
-    grids |= wording.facets(table, batch, past)
-    grids |= behaviour.arrival(table, batch, past)
-    grids |= behaviour.repeats(table, batch)
-    grids |= wording.own_words(table, batch)
-    grids["popular_if_new_user"] = grids["popular_14d"] / (1.0 + past.count[:, None])
-    grids["fresh_dense"] = grids["age_2d"] * grids["dense_mean"]
-    grids["fresh_popular"] = grids["age_2d"] * grids["popular_4d"]
-    for name, place in PLACE.items():
-        batch.values[place] = grids.get(name, np.float32(np.nan))
+    past = Past.of(tastes)
+    wording.text(table, batch, past, _PLACES)
+    behaviour.popularity(table, batch, past, _PLACES)
+    pairs.together(table, batch, past, _PLACES)
+    wording.facets(table, batch, past, _PLACES)
+    behaviour.arrival(table, batch, past, _PLACES)
+    behaviour.repeats(table, batch, _PLACES)
+    wording.own_words(table, batch, _PLACES)
     return batch

@@ -2,199 +2,255 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.decide.candidates import Company
+from streams.decide.compiled import compiled, heaviest
 from streams.decide.counts import SIXTY_DAYS
-from streams.decide.grids import Batch, Grid, Past, mixed
-from streams.decide.ragged import Ragged, Rows
+from streams.decide.grids import Batch, Grid, Past
+from streams.decide.ragged import Rows
 from streams.decide.table import Table
-from streams.decide.taste import HISTORY
-from streams.decide.words import KINDS
 
 _SMOOTHING: Final = 5.0
 _EXPECTED: Final = 64
 """Companions that make the text that is expected next."""
+_NAN: Final = np.float32(np.nan)
+_ONE: Final = np.float32(1)
+_FILTER: Final = 0xFFFF
+"""Words are first looked up by their last sixteen bits, in a table that stays in the nearest cache."""
+
+DENSE: Final = (
+    "dense_mean", "dense_brief", "dense_max", "dense_last", "dense_liked", "dense_low", "dense_if_rare",
+    "dense_if_new_user", "together_text",
+)  # fmt: skip
+LEXICAL: Final = ("lexical_mean", "lexical_brief", "lexical_if_rare")
+FACETS: Final = (
+    "facet_title", "facet_category", "facet_categories", "facet_attributes", "facet_popular", "category_popular", "price",
+)  # fmt: skip
+OWN: Final = ("profile_dense", "profile_lexical", "wish_dense", "wish_lexical")
 
 
-def text(table: Table, batch: Batch, past: Past, company: Company) -> dict[str, Grid]:
-    """Dense and lexical likeness to the history, and to what usually goes with it."""
-    grids: dict[str, Grid] = {}
-    sims = batch.similarity
+def text(table: Table, batch: Batch, past: Past, places: Mapping[str, Rows]) -> None:
+    """Dense and lexical likeness to the history, and to what usually goes with it. `places`: of features, by group."""
+    expected = _expected_texts(table, past)
     expects = np.zeros(batch.rows.shape, np.float32)
-    expected = _expected(table, batch, company)
     for user, taste in enumerate(batch.tastes):  # one by one: what is gathered for one user stays in the cache
         vectors = table.short.take(batch.rows[user], axis=0)
         count = len(taste.rows)
-        np.matmul(table.short[taste.rows], vectors.T, out=sims[user, :count])
-        np.matmul(vectors, expected[user], out=expects[user])
-    nothing = past.unless_cold
-    grids["dense_mean"] = mixed(past.weight, sims) + nothing
-    grids["dense_brief"] = mixed(past.brief, sims) + nothing
-    grids["dense_max"] = sims.max(axis=1) + nothing
-    grids["dense_last"] = sims[:, 0, :] + nothing
-    grids["dense_liked"] = mixed(past.weight * np.maximum(past.liking, 0), sims) + nothing
-    grids["dense_low"] = mixed(past.weight * np.maximum(-past.liking, 0), sims) + nothing
-    lexical = _matched(table, batch.rows, past, (past.weight, past.brief))
-    grids["lexical_mean"], grids["lexical_brief"] = lexical[0] + nothing, lexical[1] + nothing
-    rare = 1.0 / (1.0 + table.counts.positives[batch.rows].astype(np.float32))
-    grids["dense_if_rare"] = grids["dense_mean"] * rare
-    grids["lexical_if_rare"] = grids["lexical_mean"] * rare
-    grids["dense_if_new_user"] = grids["dense_mean"] / (1.0 + past.count[:, None])
-    grids["together_text"] = expects + nothing
-    return grids
+        if count:
+            np.matmul(table.short[taste.rows], vectors.T, out=batch.similarity[user, :count])
+            np.matmul(vectors, expected[user], out=expects[user])
+    rows, sizes, positives = batch.rows, batch.sizes, table.counts.positives
+    _dense(batch.similarity, expects, past.weight, past.brief, past.liking, past.count, rows, sizes, positives,
+           places["dense"], batch.values)  # fmt: skip
+    terms = table.wording.terms
+    _lexical(rows, sizes, terms.start, terms.length, terms["term"], terms["weight"], past.rows, past.count, past.weight,
+             past.brief, table.wording.said, positives, places["lexical"], batch.values)  # fmt: skip
 
 
-def _expected(table: Table, batch: Batch, company: Company) -> NDArray[np.float32]:
+@compiled
+def _dense(
+    similarity: Grid, expects: Grid, weight: Grid, brief: Grid, liking: Grid, counts: Rows, rows: Rows, sizes: Rows,
+    positives: NDArray[np.float64], places: Rows, values: Grid,
+) -> None:  # fmt: skip
+    """Sums of the cosines with the history, [users, interactions, candidates], and their greatest (at least 0)."""
+    for user in range(len(sizes)):
+        size, count = sizes[user], counts[user]
+        for feature in range(len(places)):
+            values[places[feature], user, :size] = 0 if count else _NAN
+        if not count:
+            continue
+        mean, short = values[places[0], user], values[places[1], user]
+        greatest, last = values[places[2], user], values[places[3], user]
+        liked, low = values[places[4], user], values[places[5], user]
+        rare, new, together = values[places[6], user], values[places[7], user], values[places[8], user]
+        for one in range(count):
+            cosines, share, soon = similarity[user, one], weight[user, one], brief[user, one]
+            good, bad = share * max(liking[user, one], np.float32(0)), share * max(-liking[user, one], np.float32(0))
+            for place in range(size):
+                cosine = cosines[place]
+                mean[place] += share * cosine
+                short[place] += soon * cosine
+                liked[place] += good * cosine
+                low[place] += bad * cosine
+                greatest[place] = max(greatest[place], cosine)
+        known = _ONE / (_ONE + np.float32(count))
+        for place in range(size):
+            last[place] = similarity[user, 0, place]
+            rare[place] = mean[place] / (_ONE + np.float32(positives[rows[user, place]]))
+            new[place] = mean[place] * known
+            together[place] = expects[user, place]
+
+
+@compiled
+def _lexical(
+    rows: Rows, sizes: Rows, start: Rows, length: Rows, terms: NDArray[np.int32], weights: Grid, past: Rows, counts: Rows,
+    shares: Grid, briefs: Grid, said: Grid, positives: NDArray[np.float64], places: Rows, values: Grid,
+) -> None:  # fmt: skip
+    """Σ over terms of the history's weight × the candidate's. `said` [terms, 2]: zero before and after."""
+    heard = np.zeros(_FILTER + 1, np.uint8)
+    for user in range(len(sizes)):
+        size, count = sizes[user], counts[user]
+        mean, brief, rare = values[places[0], user], values[places[1], user], values[places[2], user]
+        if not count:
+            mean[:size], brief[:size], rare[:size] = _NAN, _NAN, _NAN
+            continue
+        for one in range(count):
+            row = past[user, one]
+            for entry in range(start[row], start[row] + length[row]):
+                term = terms[entry]
+                heard[term & _FILTER] = 1
+                said[term, 0] += weights[entry] * shares[user, one]
+                said[term, 1] += weights[entry] * briefs[user, one]
+        for place in range(size):
+            row = rows[user, place]
+            lately = whole = np.float32(0)
+            for entry in range(start[row], start[row] + length[row]):
+                term = terms[entry]
+                if heard[term & _FILTER]:
+                    whole += weights[entry] * said[term, 0]
+                    lately += weights[entry] * said[term, 1]
+            mean[place], brief[place] = whole, lately
+            rare[place] = whole / (_ONE + np.float32(positives[row]))
+        for one in range(count):
+            row = past[user, one]
+            for entry in range(start[row], start[row] + length[row]):
+                heard[terms[entry] & _FILTER] = 0
+                said[terms[entry], 0] = 0
+                said[terms[entry], 1] = 0
+
+
+def _expected_texts(table: Table, past: Past) -> NDArray[np.float32]:
     """The mean text of what usually goes with each user's history, unit rows. Shape [users, dimensions]."""
-    expected = np.zeros((len(batch.tastes), table.short.shape[1]), np.float32)
-    ends = np.searchsorted(company.user, np.arange(len(batch.tastes) + 1))
-    for user, taste in enumerate(batch.tastes):
-        mine = slice(ends[user], ends[user + 1])
-        if mine.stop > mine.start:
-            share = taste.weight / (table.counts.events[taste.rows] + _SMOOTHING)
-            weights = company.either[mine] * share[company.place[mine]]
-            companions = company.companion[mine]
-            if len(weights) > _EXPECTED:
-                heaviest = np.argpartition(-weights, _EXPECTED)[:_EXPECTED]
-                weights, companions = weights[heaviest], companions[heaviest]
-            expected[user] = weights.astype(np.float32) @ table.short[companions]
-    return np.asarray(expected / np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), np.float32(1e-6)))
+    expected = np.zeros((len(past.rows), table.short.shape[1]), np.float32)
+    start, length, columns = table.companions.arrays
+    _expect(past.rows, past.count, past.weight, table.counts.events, start, length, columns["row"], columns["either"],
+            table.short, expected)  # fmt: skip
+    return expected
 
 
-def _matched(table: Table, rows: Rows, past: Past, shares: Sequence[Grid]) -> list[Grid]:
-    """For each of `shares` (weights of interactions): Σ over terms of the history's weight × the candidate's."""
-    pool = table.wording.terms
-    said, entries = _Said.of(pool, "term", past), _Entries.of(pool, rows)
-    if not len(said.distinct):
-        return [np.zeros(rows.shape, np.float32) for _ in shares]
-    cells = said.cells(table.wording.local, entries, pool["term"].take(entries.flat))
-    has, spoken = pool["weight"].take(entries.flat), pool["weight"].take(said.flat)
-    return [entries.sums(said.profile(spoken * share.take(said.there)).take(cells) * has) for share in shares]
+@compiled
+def _expect(
+    past: Rows, counts: Rows, weight: Grid, events: NDArray[np.float64], start: Rows, length: Rows,
+    companions: NDArray[np.int32], either: NDArray[np.int32], short: Grid, expected: Grid,
+) -> None:  # fmt: skip
+    for user in range(len(counts)):
+        size = 0
+        for one in range(counts[user]):
+            size += length[past[user, one]]
+        weights, others = np.empty(size), np.empty(size, np.int64)
+        size = 0
+        for one in range(counts[user]):
+            row = past[user, one]
+            share = weight[user, one] / (events[row] + _SMOOTHING)
+            for entry in range(start[row], start[row] + length[row]):
+                weights[size], others[size] = either[entry] * share, companions[entry]
+                size += 1
+        chosen = np.empty(_EXPECTED, np.int64)
+        mean = expected[user]
+        for one in range(heaviest(weights, _EXPECTED, chosen)):
+            share, vector = np.float32(weights[chosen[one]]), short[others[chosen[one]]]
+            for axis in range(len(mean)):
+                mean[axis] += share * vector[axis]
+        norm = np.float32(0)
+        for axis in range(len(mean)):
+            norm += mean[axis] * mean[axis]
+        mean /= max(np.float32(math.sqrt(norm)), np.float32(1e-6))
 
 
-@dataclass(frozen=True, slots=True)
-class _Entries:
-    """The entries of a pool that belong to the candidates of a batch, candidate by candidate."""
-
-    shape: tuple[int, int]
-    lengths: Rows
-    """Of each of users × candidates."""
-    owner: Rows
-    flat: Rows
-
-    @classmethod
-    def of(cls, pool: Ragged, rows: Rows) -> _Entries:
-        owner, flat = pool.gather(rows.ravel())
-        return cls((len(rows), rows.shape[1]), pool.length[rows.ravel()], owner, flat)
-
-    def by_user(self, values: NDArray[Any]) -> NDArray[Any]:
-        """A value for each user, for each of their entries."""
-        return np.repeat(values, self.lengths.reshape(self.shape).sum(axis=1))
-
-    def sums(self, values: NDArray[np.float32]) -> Grid:
-        """Sums of the candidates' entries."""
-        starts = np.cumsum(self.lengths) - self.lengths
-        found = np.add.reduceat(np.append(values, np.float32(0)), starts)
-        found[self.lengths == 0] = 0.0
-        return np.asarray(found.reshape(self.shape), np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """What the histories of a batch say: their distinct terms (or facets), and where each entry lies."""
-
-    there: Rows
-    """The interaction of each entry, among users × interactions."""
-    flat: Rows
-    distinct: NDArray[Any]
-    place: Rows
-    """Of each entry among the distinct ones."""
-    users: int
-
-    @classmethod
-    def of(cls, pool: Ragged, name: str, past: Past) -> _Said:
-        there = past.flat()
-        owner, flat = pool.gather(past.rows.ravel()[there])
-        distinct, place = np.unique(pool[name][flat], return_inverse=True)
-        return cls(there[owner], flat, distinct, place, len(past.rows))
-
-    def profile(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Sums by user and distinct term; each user's first place is 0, for whatever their history does not say."""
-        width = len(self.distinct) + 1
-        sums = np.bincount(self.there // HISTORY * width + self.place + 1, values, self.users * width)
-        return sums.astype(np.float32)
-
-    def cells(self, local: NDArray[np.int32], entries: _Entries, terms: NDArray[Any]) -> Rows:
-        """Where the terms of candidates' entries lie in a `profile`. `local`: −1 for every term, before and after."""
-        width = len(self.distinct) + 1
-        local[self.distinct] = np.arange(width - 1, dtype=np.int32)
-        places = local.take(terms)
-        local[self.distinct] = -1
-        return np.asarray(places + entries.by_user(1 + width * np.arange(self.users)))
-
-
-def facets(table: Table, batch: Batch, past: Past) -> dict[str, Grid]:
+def facets(table: Table, batch: Batch, past: Past, places: Mapping[str, Rows]) -> None:
     """Σ over the candidate's facets, by kind: ln((n u + 2 p) / 2 p), u the facet's share in the history, p in general.
 
     Also how popular the items of its facets are on average, and how far its price is from what the user looked at.
     """
-    grids: dict[str, Grid] = {}
-    wording, pool, shape = table.wording, table.wording.facets, batch.rows.shape
-    entries, decay = _Entries.of(pool, batch.rows), table.counts.sixty_day_decay(past.now)
-    facets, kinds = pool["facet"].take(entries.flat), pool["kind"].take(entries.flat)
-    met = wording.facet_counts.take(facets).astype(np.float32) * entries.by_user(decay.astype(np.float32))
-    usual = np.log((met + np.float32(0.3)) / (wording.having_facet.take(facets).astype(np.float32) + np.float32(1)))
-    of_category = ((kinds == 1) | (kinds == 2)).astype(np.float32)
-    for name, there in (("facet_popular", np.ones_like(of_category)), ("category_popular", of_category)):
-        had = entries.sums(there)
-        grids[name] = np.where(had > 0, entries.sums(usual * there) / np.maximum(had, 1), np.float32(np.nan))
-    paid = np.where(past.there, table.log_price[past.rows], np.nan)
-    priced = np.isfinite(paid)
-    mean = np.where(priced, paid, 0).sum(axis=1) / np.maximum(priced.sum(axis=1), 1)
-    own = np.where(priced.any(axis=1), mean, np.nan).astype(np.float32)
-    grids["price"] = -np.abs(table.log_price[batch.rows] - own[:, None])
-    said = _Said.of(pool, "facet", past)
-    if not len(said.distinct):
-        return grids
-    shares = said.profile((past.weight * past.count[:, None]).ravel()[said.there]).reshape(len(batch.tastes), -1)
-    total = table.counts.totals(past.now)[:, SIXTY_DAYS, None]
-    chance = np.ones_like(shares)
-    chance[:, 1:] = (wording.facet_counts[said.distinct] * decay[:, None] + 0.5) / (total + 10.0)
-    gained = np.log1p(shares / (2.0 * chance)).take(said.cells(wording.local, entries, facets))
-    sums = np.bincount(entries.owner * KINDS + kinds, gained, shape[0] * shape[1] * KINDS).reshape(*shape, KINDS)
-    for kind, name in enumerate(("facet_title", "facet_category", "facet_categories", "facet_attributes")):
-        grids[name] = sums[:, :, kind].astype(np.float32) + past.unless_cold
-    return grids
+    wording, pool, counts = table.wording, table.wording.facets, table.counts
+    _facets(
+        batch.rows, batch.sizes, pool.start, pool.length, pool["facet"], pool["kind"], past.rows, past.count,
+        past.weight, counts.sixty_day_decay(past.now), counts.totals(past.now)[:, SIXTY_DAYS], wording.facet_counts,
+        wording.having_facet, table.log_price, wording.gained, wording.usual, wording.usual_at, places["facets"],
+        batch.values,
+    )  # fmt: skip
 
 
-def own_words(table: Table, batch: Batch) -> dict[str, Grid]:
+@compiled
+def _facets(
+    rows: Rows, sizes: Rows, start: Rows, length: Rows, facets: NDArray[np.int32], kinds: NDArray[np.int8], past: Rows,
+    counts: Rows, weight: Grid, decay: NDArray[np.float64], totals: NDArray[np.float64], met: NDArray[np.float64],
+    having: Rows, log_price: Grid, gained: Grid, usual: Grid, usual_at: NDArray[np.int32], places: Rows, values: Grid,
+) -> None:  # fmt: skip
+    """`met` (scaled positive events) and `having` (items) by facet; `gained` [facets]: zero before and after.
+
+    `usual` remembers a logarithm by facet, where `usual_at` is the number of what it was taken at; its last is that number.
+    """
+    for user in range(len(sizes)):
+        size, count = sizes[user], counts[user]
+        if user == 0 or decay[user] != decay[user - 1]:
+            usual_at[-1] += 1
+        price, priced = np.float32(0), 0
+        for one in range(count):
+            row = past[user, one]
+            if not math.isnan(log_price[row]):
+                price += log_price[row]
+                priced += 1
+            for entry in range(start[row], start[row] + length[row]):
+                gained[facets[entry]] += weight[user, one] * np.float32(count)
+        for one in range(count):  # each once: what is done already is below zero
+            row = past[user, one]
+            for entry in range(start[row], start[row] + length[row]):
+                facet = facets[entry]
+                if gained[facet] > 0:
+                    chance = np.float32((met[facet] * decay[user] + 0.5) / (totals[user] + 10.0))
+                    gained[facet] = -math.log(_ONE + gained[facet] / (np.float32(2) * chance))
+        price = price / np.float32(priced) if priced else _NAN
+        for place in range(size):
+            row = rows[user, place]
+            sums, popular, in_category, categories = np.zeros(4, np.float32), np.float32(0), np.float32(0), 0
+            for entry in range(start[row], start[row] + length[row]):
+                facet, kind = facets[entry], kinds[entry]
+                if usual_at[facet] != usual_at[-1]:
+                    events = np.float32(met[facet] * decay[user])
+                    usual[facet] = math.log((events + np.float32(0.3)) / (np.float32(having[facet]) + _ONE))
+                    usual_at[facet] = usual_at[-1]
+                popular += usual[facet]
+                if kind == 1 or kind == 2:
+                    in_category += usual[facet]
+                    categories += 1
+                sums[kind] -= gained[facet]
+            for kind in range(4):
+                values[places[kind], user, place] = sums[kind] if count else _NAN
+            values[places[4], user, place] = popular / np.float32(length[row]) if length[row] else _NAN
+            values[places[5], user, place] = in_category / np.float32(categories) if categories else _NAN
+            values[places[6], user, place] = -abs(log_price[row] - price)
+        for one in range(count):
+            row = past[user, one]
+            for entry in range(start[row], start[row] + length[row]):
+                gained[facets[entry]] = 0
+
+
+def own_words(table: Table, batch: Batch, places: Mapping[str, Rows]) -> None:
     """Cosines with the user's own words; NaN for those who say none."""
-    shape = batch.rows.shape
-    found = {name: np.full(shape, np.nan, np.float32) for name in
-             ("profile_dense", "profile_lexical", "wish_dense", "wish_lexical")}  # fmt: skip
+    grids: dict[str, Any] = {name: batch.values[place] for name, place in zip(OWN, places["own"].tolist(), strict=True)}
+    for grid in grids.values():
+        grid[:] = np.nan
     for user, taste in enumerate(batch.tastes):
         size = int(batch.sizes[user])
         rows = batch.rows[user, :size]
         said = [("profile", taste.profile, 1.0)] if taste.profile else []
         said += [("wish", *wish) for wish in zip(taste.wishes, taste.wish_shares, strict=True)]
-        for kind, text, part in said:
+        for kind, words, part in said:
             share = np.float32(part)
             lexical = np.zeros(len(table.live), np.float32)
-            table.wording.add_cosines(lexical, *table.wording.query(text))
-            _raise_to(found[f"{kind}_lexical"][user, :size], share * lexical[rows])
-            vector = taste.request.texts.get(text)
+            table.wording.add_cosines(lexical, *table.wording.query(words))
+            _raise_to(grids[f"{kind}_lexical"][user, :size], share * lexical[rows])
+            vector = taste.request.texts.get(words)
             if vector is not None:
                 _raise_to(
-                    found[f"{kind}_dense"][user, :size],
-                    share * (table.short[rows] @ table.project(vector[None])[0]),
+                    grids[f"{kind}_dense"][user, :size], share * (table.short[rows] @ table.project(vector[None])[0])
                 )
-    return found
 
 
 def _raise_to(into: NDArray[np.float32], values: NDArray[np.float32]) -> None:

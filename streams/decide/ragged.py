@@ -18,6 +18,7 @@ _TAIL_LEAST: Final = 4096
 _SINGLY: Final = 4096
 """Entries that are taken out one by one; more of them by one look at all."""
 _HOLE: Final = -1
+_NOTHING: Final = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 class Ragged:
@@ -26,7 +27,8 @@ class Ragged:
     def __init__(self, **columns: DTypeLike) -> None:
         self.columns: dict[str, NDArray[Any]] = {name: np.zeros(_LEAST_POOL, kind) for name, kind in columns.items()}
         self.length = np.zeros(0, np.int64)
-        self._start = np.zeros(0, np.int64)
+        self.start = np.zeros(0, np.int64)
+        """Where each row's entries begin in the flat columns."""
         self._room = np.zeros(0, np.int64)
         self._used = 0
 
@@ -34,7 +36,7 @@ class Ragged:
         """Make rows 0 … rows − 1 exist."""
         missing = rows - len(self.length)
         if missing > 0:
-            for name in ("length", "_start", "_room"):
+            for name in ("length", "start", "_room"):
                 setattr(self, name, np.concatenate([getattr(self, name), np.zeros(missing, np.int64)]))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -43,7 +45,7 @@ class Ragged:
 
     def span(self, row: int) -> slice:
         """Where a row's entries lie."""
-        start = int(self._start[row])
+        start = int(self.start[row])
         return slice(start, start + int(self.length[row]))
 
     def gather(self, rows: Rows) -> tuple[Rows, Rows]:
@@ -52,7 +54,7 @@ class Ragged:
         total = int(lengths.sum())
         owner = np.repeat(np.arange(len(rows)), lengths)
         before = np.cumsum(lengths) - lengths
-        return owner, np.arange(total) + np.repeat(self._start[rows] - before, lengths)
+        return owner, np.arange(total) + np.repeat(self.start[rows] - before, lengths)
 
     def replace(self, row: int, /, **values: NDArray[Any]) -> None:
         """Give a row these entries instead of those it has."""
@@ -68,7 +70,7 @@ class Ragged:
         """Add one entry to each of these distinct rows."""
         for row in rows[self.length[rows] == self._room[rows]].tolist():
             self._make_room(row, int(self.length[row]) + 1)
-        at = self._start[rows] + self.length[rows]
+        at = self.start[rows] + self.length[rows]
         for name, entries in values.items():
             self.columns[name][at] = entries
         self.length[rows] += 1
@@ -76,7 +78,7 @@ class Ragged:
     def extend(self, row: int, count: int, /, **values: NDArray[Any] | int) -> None:
         """Add `count` entries to one row."""
         self._make_room(row, int(self.length[row]) + count)
-        end = int(self._start[row] + self.length[row])
+        end = int(self.start[row] + self.length[row])
         for name, entries in values.items():
             self.columns[name][end : end + count] = entries
         self.length[row] += count
@@ -90,7 +92,7 @@ class Ragged:
         old, start = self.span(row), self._used
         for column in self.columns.values():
             column[start : start + old.stop - old.start] = column[old]
-        self._start[row] = start
+        self.start[row] = start
         self._room[row] = room
         self._used += room
 
@@ -111,7 +113,7 @@ class Ragged:
             packed = np.zeros(size, column.dtype)
             packed[target] = column[flat]
             self.columns[name] = packed
-        self._start[rows] = starts
+        self.start[rows] = starts
         self._room[rows] = rooms
         self._used = total
 
@@ -162,10 +164,17 @@ class Postings:
                 held[held == row] = _HOLE
         self._holes += len(rows)
 
+    def arrays(self) -> tuple[Rows, NDArray[np.int32], Rows, Rows]:
+        """(ends, rows, late rows, late terms): a term's rows lie from ends[term] to ends[term + 1], some more are late.
+
+        −1 is no row. Until the next change.
+        """
+        self._tidy()
+        return self._ends, self._rows, *(self._tail_arrays() if self._tail else _NOTHING)
+
     def find(self, terms: Rows) -> tuple[Rows, Rows]:
         """(index into terms, row) of every entry of these distinct terms."""
-        if self._tail_entries + self._holes > max(_TAIL_LEAST, int(_TAIL_SHARE * len(self._rows))):
-            self._merge()
+        self._tidy()
         starts = self._ends[terms]
         lengths = self._ends[terms + 1] - starts
         owner = np.repeat(np.arange(len(terms)), lengths)
@@ -193,6 +202,10 @@ class Postings:
                 (np.concatenate([rows for rows, _ in self._tail]), np.concatenate([terms for _, terms in self._tail]))
             ]
         return self._tail[0]
+
+    def _tidy(self) -> None:
+        if self._tail_entries + self._holes > max(_TAIL_LEAST, int(_TAIL_SHARE * len(self._rows))):
+            self._merge()
 
     def _merge(self) -> None:
         """Fill the holes and sort the tail in: what is sorted stays in its order, so that one pass does."""

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.decide.compiled import compiled
 from streams.decide.features import NAMES, PLACE
 from streams.decide.lessons import Lesson
 from streams.decide.prior import LearnerState, shipped
@@ -59,9 +60,34 @@ class Model:
         """The shipped prior: sane before anything is learned."""
         return Learner().model()
 
-    def scaled(self, values: Weights) -> Weights:
-        """Features as they are weighed: z-scaled, clipped, 0 for NaN. Shape [features, users, candidates], in and out."""
-        return scale(values, self.mean[:, None, None], self.scale[:, None, None])
+    def scores(self, values: Weights, sizes: NDArray[np.int64], cold: NDArray[np.bool_]) -> Weights:
+        """Σ weight × scaled feature. `values` [features, users, candidates]; returns [users, candidates].
+
+        Of each user's first `sizes` candidates; `cold`: by which weights, by user.
+        """
+        found = np.zeros(values.shape[1:], np.float32)
+        _score(values, sizes, cold, self.weights, self.mean, 1 / self.scale, found)
+        return found
+
+    def contributions(self, values: Weights, *, cold: bool) -> Weights:
+        """What each feature brings to a score. Shape [features, candidates], in and out."""
+        return np.asarray(self.weights[int(cold)][:, None] * scale(values, self.mean[:, None], self.scale[:, None]))
+
+
+@compiled
+def _score(
+    values: Weights, sizes: NDArray[np.int64], cold: NDArray[np.bool_], weights: Weights, mean: Weights, inverse: Weights,
+    scores: Weights,
+) -> None:  # fmt: skip
+    most = np.float32(CLIP)
+    for user in range(len(sizes)):
+        score = scores[user]
+        for feature in range(len(mean)):
+            value, weight = values[feature, user], weights[int(cold[user]), feature]
+            usual, steep = mean[feature], inverse[feature]
+            for place in range(sizes[user]):
+                scaled = min(max((value[place] - usual) * steep, -most), most)
+                score[place] += weight * (scaled if value[place] == value[place] else np.float32(0))
 
 
 def scale(values: Weights, mean: Weights, spread: Weights) -> Weights:

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.decide.compiled import compiled
 from streams.decide.features import (
     FEATURES,
     HISTORY_PART,
@@ -21,6 +22,7 @@ from streams.decide.grids import Batch
 from streams.decide.policy import Protected
 from streams.decide.ragged import Rows
 from streams.decide.rerank import EXPLORE
+from streams.decide.statistics import PAIR_UNIT
 from streams.decide.table import Table
 from streams.decide.taste import Taste
 from streams.values import RankedItem, Reason
@@ -50,7 +52,7 @@ def explain(
     """
     taste, count = batch.tastes[user], len(batch.tastes[user].rows)
     sums = _PART_OF @ contributions
-    followed = batch.pairs.of(user, places)[:count]
+    followed = pairs_with(table, taste.rows, batch.rows[user, places])
     open_parts = np.ones((len(PARTS), len(places)), np.bool_)
     open_parts[PARTS.index(HISTORY_PART)] = not taste.is_cold
     open_parts[PARTS.index(SIMILAR_USERS_PART)] = followed.any(axis=0) if count else False
@@ -75,6 +77,31 @@ def explain(
         reason = _reason(table, taste, part, strongest.get(part), column) if mark is None else _MARKED[mark]
         items.append(RankedItem(table.ids[row], sum(parts.values()), parts, reason))
     return tuple(items)
+
+
+def pairs_with(table: Table, past: Rows, rows: Rows) -> NDArray[np.float32]:
+    """Weights of the pairs, in either order, of each interaction with each of a few items. Shape [interactions, items]."""
+    start, length, pairs = table.companions.arrays
+    found = np.zeros((len(past), len(rows)), np.float32)
+    _pairs_with(past, rows, start, length, pairs["row"], pairs["either"], np.float32(1 / PAIR_UNIT), table.local, found)
+    return found
+
+
+@compiled
+def _pairs_with(
+    past: Rows, rows: Rows, start: Rows, length: Rows, companions: NDArray[np.int32], either: NDArray[np.int32],
+    unit: np.float32, local: NDArray[np.int32], found: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """`local` [rows]: −1 before and after; `unit`: what one of the integer weights is worth."""
+    for place in range(len(rows)):
+        local[rows[place]] = place
+    for one in range(len(past)):
+        for entry in range(start[past[one]], start[past[one]] + length[past[one]]):
+            place = local[companions[entry]]
+            if place >= 0:
+                found[one, place] = unit * either[entry]
+    for place in range(len(rows)):
+        local[rows[place]] = -1
 
 
 def _reason(table: Table, taste: Taste, part: str, strongest: Sequence[int] | None, column: int) -> Reason:

@@ -42,12 +42,9 @@ def recommend_tastes(columns: Table, tastes: Sequence[Taste], model: Model, poli
 
 def rank(columns: Table, batch: Batch, model: Model, policy: Policy) -> list[Ranking]:
     """One ranking for each user of a batch."""
-    scaled = model.scaled(batch.values)
-    scores = (model.weights @ scaled.reshape(len(scaled), scaled[0].size)).reshape(2, *scaled.shape[1:])
-    return [
-        _ranking(columns, batch, user, scaled[:, user], scores[int(taste.is_cold), user], model, policy)
-        for user, taste in enumerate(batch.tastes)
-    ]
+    cold = np.array([taste.is_cold for taste in batch.tastes], np.bool_)
+    scores = model.scores(batch.values, batch.sizes, cold)
+    return [_ranking(columns, batch, user, scores[user], model, policy) for user in range(len(batch.tastes))]
 
 
 def batch_of(columns: Table, requests: Sequence[Request], policy: Policy) -> Batch:
@@ -56,9 +53,7 @@ def batch_of(columns: Table, requests: Sequence[Request], policy: Policy) -> Bat
 
 
 def _batch(columns: Table, tastes: Sequence[Taste], policy: Policy) -> Batch:
-    company = candidates.company_of(columns, tastes)
-    found = candidates.find(columns, tastes, company, policy)
-    return compute(columns, tastes, found, company)
+    return compute(columns, tastes, candidates.find(columns, tastes, policy))
 
 
 def lessons_of(
@@ -66,8 +61,7 @@ def lessons_of(
 ) -> list[Lesson | None]:
     """What is learned from users who chose `targets` in the state of `requests`; None where none was a candidate."""
     tastes = [taste_of(columns, request, policy) for request in requests]
-    company = candidates.company_of(columns, tastes)
-    found = candidates.find(columns, tastes, company, policy)
+    found = candidates.find(columns, tastes, policy)
     drawn: list[Rows] = []
     counts: list[int] = []
     for taste, rows, wanted in zip(tastes, found, targets, strict=True):
@@ -79,7 +73,7 @@ def lessons_of(
             others = np.random.default_rng(taste.request.seed).choice(others, LESSON_OTHERS, replace=False)
         counts.append(len(hits) if len(others) else 0)
         drawn.append(np.concatenate([hits, others]) if counts[-1] else np.zeros(0, np.int64))
-    batch = compute(columns, tastes, drawn, company)
+    batch = compute(columns, tastes, drawn)
     values = np.clip(batch.values, -60000, 60000).astype(np.float16)
     return [
         Lesson(count, taste.is_cold, len(rows), values[:, user, : batch.sizes[user]].T.tobytes(), taste.request.now)
@@ -110,19 +104,12 @@ def floor_of(columns: Table, taste: Vector | None, ranking: Ranking | None) -> f
 
 
 def _ranking(
-    table: Table,
-    batch: Batch,
-    user: int,
-    scaled: NDArray[np.float32],
-    scores: NDArray[np.float32],
-    model: Model,
-    policy: Policy,
+    table: Table, batch: Batch, user: int, scores: NDArray[np.float32], model: Model, policy: Policy
 ) -> Ranking:
-    """`scaled`: this user's features as they are weighed, shape [features, candidates]; `scores`: what they sum to."""
     taste, size = batch.tastes[user], int(batch.sizes[user])
-    weights = model.weights[int(taste.is_cold)]
     places, marks, short = rerank(table, batch.rows[user, :size], scores[:size], taste, policy)
-    items = explain(table, batch, user, places, weights[:, None] * scaled[:, places], marks)
+    contributions = model.contributions(batch.values[:, user, places], cold=taste.is_cold)
+    items = explain(table, batch, user, places, contributions, marks)
     return Ranking(_strategy(table, taste, policy), items, model.version, short=short)
 
 

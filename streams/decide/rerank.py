@@ -4,6 +4,7 @@ the places that exposure floors owe.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -11,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.decide.compiled import compiled
 from streams.decide.policy import Policy, Protected
 from streams.decide.ragged import Rows
 from streams.decide.table import Table
@@ -50,11 +52,12 @@ def rerank(table: Table, rows: Rows, scores: NDArray[np.float32], taste: Taste, 
     limit = min(request.limit, len(rows))
     if limit <= 0:
         return Order([], {})
-    count = min(len(rows), max(_POOL * limit, _LEAST_POOL))
-    pool = np.argpartition(-scores, count - 1)[:count]
-    pool = pool[np.argsort(-scores[pool], kind="stable")]
-    caps = _caps(table, rows, pool, taste, limit, policy)
-    chosen = _diverse(table, rows, scores, pool, limit, caps, policy)
+    chosen_places = np.empty(limit, np.int64)
+    _choose(
+        rows, scores, min(len(rows), max(_POOL * limit, _LEAST_POOL)), table.short, table.category, taste.rows,
+        taste.weight, np.float32(policy.diversity), policy.category_cap / 10, request.category is None, chosen_places,
+    )  # fmt: skip
+    chosen: list[int] = chosen_places.tolist()
     explores = bool(request.came) or request.seed % EXPLORING == 0
     explored: list[int] = []
     if policy.explore and explores and limit > EXPLORED + 2:
@@ -115,57 +118,73 @@ def with_floors(
     return Order(places, marked, tuple(short))
 
 
-def _caps(
-    table: Table, rows: Rows, pool: NDArray[np.int64], taste: Taste, limit: int, policy: Policy
-) -> NDArray[np.int64]:
-    """How many of the list may share the first category of each place of the pool, among `rows`, the candidates.
-
-    The policy's share, or half as much again as the category's share of the history or of all candidates: who takes mostly
-    red wine, where most wines are red, gets mostly red wine (calibration: Steck 2018).
+@compiled
+def _choose(
+    rows: Rows, scores: NDArray[np.float32], count: int, short: NDArray[np.float32], category: Rows, past: Rows,
+    weight: NDArray[np.float32], diversity: np.float32, category_cap: float, capped: bool, chosen: Rows,
+) -> None:  # fmt: skip
+    """Fills `chosen`, of at most `count` places, by MMR from the `count` best; where capped, of each category at most a
+    share: the policy's, or half as much again as the category's share of the history or of all candidates. Who takes
+    mostly red wine, where most wines are red, gets mostly red wine (calibration: Steck 2018).
     """
-    if taste.request.category is not None:
-        return np.full(len(pool), limit)
-    categories = table.category[rows]
-    ours = categories[pool][:, None]
-    share = (categories == ours).sum(axis=1) / len(rows)
-    if not taste.is_cold:
-        share = np.maximum(share, ((table.category[taste.rows] == ours) * taste.weight).sum(axis=1))
-    share = np.maximum(_SLACK * share, policy.category_cap / 10)
-    return np.asarray(np.maximum(1, np.rint(limit * share)).astype(np.int64))
-
-
-def _diverse(
-    table: Table,
-    rows: Rows,
-    scores: NDArray[np.float32],
-    pool: NDArray[np.int64],
-    limit: int,
-    caps: NDArray[np.int64],
-    policy: Policy,
-) -> list[int]:
-    best = scores[pool]
-    relevance = policy.diversity * (best - best[0]) / max(float(best.std()), 1e-6)
-    vectors = table.short[rows[pool]]
-    likeness = (1.0 - policy.diversity) * (vectors @ vectors.T)
-    alike = np.zeros(len(pool), np.float32)
-    categories = table.category[rows[pool]]
-    labels = categories.tolist()
-    taken: dict[int, int] = {}
-    chosen: list[int] = []
-    while len(chosen) < limit:
-        place = int((relevance - alike).argmax())
-        if relevance[place] == -np.inf:
-            break
-        relevance[place] = -np.inf
-        chosen.append(place)
-        category = labels[place]
-        taken[category] = taken.get(category, 0) + 1
-        if category >= 0 and taken[category] >= caps[place]:
-            relevance[categories == category] = -np.inf
-        np.maximum(alike, likeness[place], out=alike)
-    there = set(chosen)
-    chosen += [place for place in range(len(pool)) if place not in there][: limit - len(chosen)]
-    return [int(place) for place in pool[chosen]]
+    limit = len(chosen)
+    pool, filled = np.empty(count, np.int64), 0
+    for place in range(len(scores)):  # the best in order of score, of equal ones the first
+        if filled == count and scores[place] <= scores[pool[count - 1]]:
+            continue
+        at = min(filled, count - 1)
+        while at > 0 and scores[pool[at - 1]] < scores[place]:
+            pool[at] = pool[at - 1]
+            at -= 1
+        pool[at] = place
+        filled = min(filled + 1, count)
+    relevance, mean, square = np.empty(count, np.float32), 0.0, 0.0
+    for one in range(count):
+        relevance[one] = scores[pool[one]] - scores[pool[0]]
+        mean += relevance[one] / count
+    for one in range(count):
+        square += (relevance[one] - mean) ** 2 / count
+    relevance *= diversity / max(np.float32(math.sqrt(square)), np.float32(1e-6))
+    alike = np.zeros(count, np.float32)
+    open_places, taken = np.ones(count, np.bool_), np.zeros(count, np.bool_)
+    for step in range(limit):
+        best = -1
+        for one in range(count):
+            if open_places[one] and (best < 0 or relevance[one] - alike[one] > relevance[best] - alike[best]):
+                best = one
+        if best < 0:  # the categories are full: the best that are left
+            one = 0
+            for rest in range(step, limit):
+                while taken[one]:
+                    one += 1
+                taken[one] = True
+                chosen[rest] = pool[one]
+            return
+        chosen[step] = pool[best]
+        open_places[best], taken[best] = False, True
+        row = rows[pool[best]]
+        kind = category[row]
+        if capped and kind >= 0:
+            there, lived, shown = 0, np.float32(0), 0
+            for place in range(len(rows)):
+                there += category[rows[place]] == kind
+            for one in range(len(past)):
+                if category[past[one]] == kind:
+                    lived += weight[one]
+            for one in range(step + 1):
+                shown += category[rows[chosen[one]]] == kind
+            share = max(_SLACK * max(there / len(rows), lived), category_cap)
+            if shown >= max(1, round(limit * share)):
+                for one in range(count):
+                    if category[rows[pool[one]]] == kind:
+                        open_places[one] = False
+        vector = short[row]
+        for one in range(count):
+            if open_places[one]:
+                other, likeness = short[rows[pool[one]]], np.float32(0)
+                for axis in range(len(vector)):
+                    likeness += vector[axis] * other[axis]
+                alike[one] = max(alike[one], (np.float32(1) - diversity) * likeness)
 
 
 def _with_new(

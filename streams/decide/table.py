@@ -70,9 +70,10 @@ class Table:
         self.opens = np.zeros(0)
         self.closes = np.zeros(0)
         self.touched = np.zeros(0)
-        self._mark = np.zeros(0, np.int64)
-        self._sums = np.zeros(0)
-        """Zero between two calls."""
+        self.local = np.zeros(0, np.int32)
+        """For whoever numbers rows; −1 between two calls."""
+        self.sums = np.zeros(0)
+        """For whoever sums by row; zero between two calls."""
         self.category = np.zeros(0, np.int64)
         self._free: list[int] = []
         self._popular: Rows = np.zeros(0, np.int64)
@@ -175,20 +176,6 @@ class Table:
         norms = np.linalg.norm(short, axis=-1, keepdims=True)
         return np.asarray(short / np.maximum(norms, 1e-6), np.float32)
 
-    def distinct(self, rows: Rows) -> Rows:
-        """Each of these rows once, in no promised order."""
-        places = np.arange(len(rows))
-        self._mark[rows] = places
-        return np.asarray(rows[self._mark[rows] == places])
-
-    def sums(self, rows: Rows, values: NDArray[Any]) -> tuple[Rows, NDArray[np.float64]]:
-        """(row, Σ of its values), each of these rows once."""
-        np.add.at(self._sums, rows, values)
-        distinct = self.distinct(rows)
-        found = self._sums[distinct]
-        self._sums[rows] = 0.0
-        return distinct, found
-
     def nearest(self, short: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
         """(row, cosine) of the rows that may be nearest to a short vector, in no order: see `Nearness`."""
         return self.nearness.nearest(short, len(self.ids), self.short)
@@ -281,7 +268,7 @@ class Table:
         for name, empty in _EMPTY.items():
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.full((more, *old.shape[1:]), empty, old.dtype)]))
-        self._mark, self._sums = np.zeros(rows, np.int64), np.zeros(rows)
+        self.local, self.sums = np.full(rows, -1, np.int32), np.zeros(rows)
         for part in (self.counts, self.companions, self.wording, self.nearness):
             part.reserve(rows)
         for moments in self._moments:

@@ -90,8 +90,10 @@ class Wording:
         """Zero between two calls, and of no meaning."""
         self._said = np.zeros(SPACE)
         """Zero between two calls."""
-        self.local = np.full(SPACE, -1, np.int32)
-        """For whoever numbers a few terms or facets; −1 between two calls."""
+        self.said, self.gained = np.zeros((SPACE, 2), np.float32), np.zeros(SPACE, np.float32)
+        """For whoever sums by term or facet; zero between two calls."""
+        self.usual, self.usual_at = np.zeros(SPACE, np.float32), np.zeros(SPACE + 1, np.int32)
+        """What is remembered within a call, by facet."""
         self._placed: set[int] = set()
         """Rows that were put, those without any word included (deleted items, titles of signs)."""
         self._providers: Providers | None = None
@@ -215,9 +217,9 @@ class Wording:
         """How many items have a facet, by facet."""
         return self._facet_postings.having
 
-    def find_facets(self, facets: Rows) -> tuple[Rows, Rows]:
-        """(index into facets, row) of every item that has one of these distinct facets."""
-        return self._facet_postings.find(facets)
+    def having_facets(self) -> tuple[Rows, NDArray[np.int32], Rows, Rows]:
+        """`Postings.arrays` of the facets."""
+        return self._facet_postings.arrays()
 
     def _entries(self, terms: Rows, weights: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
         """(row, what one of the words adds to its cosine)."""

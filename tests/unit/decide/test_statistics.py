@@ -18,6 +18,7 @@ from streams.decide.statistics import (
     ItemStatistics,
     Signal,
     fold,
+    period_of,
     signals_of,
 )  # fmt: skip
 from streams.decide.table import Table
@@ -76,11 +77,18 @@ def test_an_old_offset_changes_nothing() -> None:
 
 
 def pairs_held(table: Table) -> NDArray[np.float64]:
-    """Every pair with all its weights, in the order of (item, other item)."""
-    owner, entries, items, _ = table.companions.gather(np.arange(len(table)))
-    weights = table.companions.weights(entries, np.full(len(entries), NOW))
-    found = np.column_stack([owner, items, *weights]).astype(np.float64)
-    return found[np.lexsort((items, owner))]
+    """Every pair with all its weights, in the order of (item, other item); of the periods what still counts at NOW."""
+    start, length, pairs = table.companions.arrays
+    now = period_of(NOW)
+    found = []
+    for owner in range(len(table)):
+        for at in range(start[owner], start[owner] + length[owner]):
+            one = {name: int(column[at]) for name, column in pairs.items()}
+            current, previous = (one["current"], one["previous"]) if one["period"] == now else (0, 0)
+            if one["period"] == now - 1:
+                previous = one["current"]
+            found.append([owner, one["row"], one["total"], current, previous, one["either"], one["together"]])
+    return np.array(sorted(found), np.float64)
 
 
 def random_signals(count: int, seed: int) -> list[Signal]:
