@@ -121,7 +121,7 @@ def _in_facets(table: Table, taste: Taste) -> Rows:
     count = _popular_in_facets(
         taste.rows, taste.weight, facets.start, facets.length, facets["facet"], wording.having_facet,
         *wording.having_facets(), counts.scaled, float(counts.sixty_day_decay(taste.request.now)), _among(taste.request),
-        wording.gained, table.sums, found,
+        wording.shares, table.sums, found,
     )  # fmt: skip
     return found[:count]
 
@@ -269,7 +269,7 @@ def refused_ids(request: Request, policy: Policy) -> set[str]:
     refused = set() if state.profile is None else set(state.profile.blocked_items)
     entries: tuple[Exclusion | Interaction, ...] = (*state.exclusions, *state.history)
     for entry in entries:
-        seconds = policy.exclude_seconds.get(entry.type.value)
+        seconds = policy.exclude_seconds.get(entry.type)
         if seconds is not None and entry.item_id is not None and (seconds < 0 or request.now - entry.at < seconds):
             refused.add(entry.item_id)
     return refused

@@ -7,10 +7,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.decide.compiled import compiled
 from streams.decide.ragged import Ragged, Rows
 from streams.decide.statistics import COMPANIONS_KEPT, COMPANIONS_MOST, Companion, period_of
 
 _COLUMNS: Final = ("row", "total", "period", "current", "previous", "either", "together")
+Column = NDArray[np.int32]
+"""Of the entries of all rows."""
 
 
 class Companions:
@@ -24,63 +27,40 @@ class Companions:
         self._pool.reserve(rows)
 
     @property
-    def arrays(self) -> tuple[Rows, Rows, dict[str, NDArray[np.int32]]]:
+    def arrays(self) -> tuple[Rows, Rows, dict[str, Column]]:
         """(start, length, columns) of the entries of all rows, until the next change."""
         return self._pool.start, self._pool.length, self._pool.columns
 
     def precede(self, follower: int, rows: list[int], weights: list[int], *, positive: bool) -> None:
         """The items of `rows`, which are distinct, precede one, in an event of that one."""
         pool, others, added = self._pool, np.array(rows), np.array(weights)
-        order = np.argsort(others)
-        span = pool.span(follower)
-        held = pool["row"][span]
-        places = order[np.minimum(np.searchsorted(others, held, sorter=order), len(others) - 1)]
-        met = np.flatnonzero(others[places] == held)
-        pool["either"][span.start + met] += added[places[met]]
-        pool["together"][span.start + met] += positive
-        missing = np.ones(len(others), np.bool_)
-        missing[places[met]] = False
-        new = others[missing]
-        if len(new):
-            values: dict[str, NDArray[Any] | int] = {"row": new, "either": added[missing], "together": int(positive)}
-            pool.extend(follower, len(new), **{name: values.get(name, 0) for name in _COLUMNS})
-            if pool.length[follower] > COMPANIONS_MOST:
-                self._cut(follower)
+        new, span = np.empty(len(rows), np.int64), pool.span(follower)
+        count = _precede(
+            others, added, span.start, span.stop, pool["row"], pool["either"], pool["together"], int(positive), new
+        )
+        if count:
+            missing = new[:count]
+            self._extend(follower, count, row=others[missing], either=added[missing], together=int(positive))
 
     def follow(self, rows: list[int], follower: int, weights: list[int], at: float, *, positive: bool) -> None:
         """One item follows those of `rows`, which are distinct, in an event of its own."""
-        pool, period = self._pool, period_of(at)
-        owners, added = np.array(rows), np.array(weights)
-        owner, flat = pool.gather(owners)
-        met = pool["row"][flat] == follower
-        places, weight = flat[met], added[owner[met]]
-        columns = pool.columns
-        columns["total"][places] += weight
-        columns["either"][places] += weight
-        columns["together"][places] += positive
-        ahead = period - columns["period"][places]
-        columns["current"][places[ahead == 0]] += weight[ahead == 0]
-        columns["previous"][places[ahead == -1]] += weight[ahead == -1]
-        later = places[ahead > 0]
-        if len(later):
-            columns["previous"][later] = np.where(ahead[ahead > 0] == 1, columns["current"][later], 0)
-            columns["current"][later] = weight[ahead > 0]
-            columns["period"][later] = period
-        missing = np.ones(len(owners), np.bool_)
-        missing[owner[met]] = False
-        new, weight = owners[missing], added[missing]
-        if len(new):
-            values: dict[str, NDArray[Any] | int] = {
-                "row": follower,
-                "total": weight,
-                "period": period,
-                "current": weight,
-                "either": weight,
-                "together": int(positive),
-            }
-            pool.append(new, **{name: values.get(name, 0) for name in _COLUMNS})
-            for row in new[pool.length[new] > COMPANIONS_MOST].tolist():
-                self._cut(row)
+        pool, period, owners, added = self._pool, period_of(at), np.array(rows), np.array(weights)
+        new, columns = np.empty(len(rows), np.int64), pool.columns
+        count = _follow(
+            owners, follower, added, pool.start, pool.length, *(columns[name] for name in _COLUMNS), period,
+            int(positive), new,
+        )  # fmt: skip
+        for one in new[:count].tolist():
+            weight = weights[one]
+            self._extend(
+                rows[one], 1, row=follower, total=weight, period=period, current=weight, either=weight,
+                together=int(positive),
+            )  # fmt: skip
+
+    def _extend(self, owner: int, count: int, **values: NDArray[Any] | int) -> None:
+        self._pool.extend(owner, count, **{name: values.get(name, 0) for name in _COLUMNS})
+        if self._pool.length[owner] > COMPANIONS_MOST:
+            self._cut(owner)
 
     def absorb(self, row: int, known: list[tuple[int, Companion]]) -> None:
         """Replace a row's companions by those of its statistics whose items are known: (row, companion)."""
@@ -110,3 +90,52 @@ class Companions:
         for column in self._pool.columns.values():
             column[span.start : span.start + len(places)] = column[span][places]
         self._pool.length[row] = len(places)
+
+
+@compiled
+def _precede(
+    rows: Rows, weights: Rows, start: int, stop: int, held: Column, either: Column, together: Column, positive: int,
+    new: Rows,
+) -> int:  # fmt: skip
+    """Counts pairs with `rows` that lie between start and stop; puts the places of others into `new`: how many."""
+    missing = 0
+    for one in range(len(rows)):
+        at = start
+        while at < stop and held[at] != rows[one]:
+            at += 1
+        if at < stop:
+            either[at] += weights[one]
+            together[at] += positive
+        else:
+            new[missing] = one
+            missing += 1
+    return missing
+
+
+@compiled
+def _follow(
+    owners: Rows, follower: int, weights: Rows, start: Rows, length: Rows, held: Column, total: Column, period: Column,
+    current: Column, previous: Column, either: Column, together: Column, now: int, positive: int, new: Rows,
+) -> int:  # fmt: skip
+    """Counts that one item follows `owners`; puts the places of those that have no such pair into `new`: how many."""
+    missing = 0
+    for one in range(len(owners)):
+        at, stop, weight = start[owners[one]], start[owners[one]] + length[owners[one]], weights[one]
+        while at < stop and held[at] != follower:
+            at += 1
+        if at == stop:
+            new[missing] = one
+            missing += 1
+            continue
+        total[at] += weight
+        either[at] += weight
+        together[at] += positive
+        ahead = now - period[at]
+        if ahead == 0:
+            current[at] += weight
+        elif ahead == -1:
+            previous[at] += weight
+        elif ahead > 0:
+            previous[at] = current[at] if ahead == 1 else 0
+            current[at], period[at] = weight, now
+    return missing

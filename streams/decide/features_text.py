@@ -171,8 +171,7 @@ def facets(table: Table, batch: Batch, past: Past, places: Mapping[str, Rows]) -
     _facets(
         batch.rows, batch.sizes, pool.start, pool.length, pool["facet"], pool["kind"], past.rows, past.count,
         past.weight, counts.sixty_day_decay(past.now), counts.totals(past.now)[:, SIXTY_DAYS], wording.facet_counts,
-        wording.having_facet, table.log_price, wording.gained, wording.usual, wording.usual_at, places["facets"],
-        batch.values,
+        wording.having_facet, table.log_price, wording.facet_memo, places["facets"], batch.values,
     )  # fmt: skip
 
 
@@ -180,16 +179,20 @@ def facets(table: Table, batch: Batch, past: Past, places: Mapping[str, Rows]) -
 def _facets(
     rows: Rows, sizes: Rows, start: Rows, length: Rows, facets: NDArray[np.int32], kinds: NDArray[np.int8], past: Rows,
     counts: Rows, weight: Grid, decay: NDArray[np.float64], totals: NDArray[np.float64], met: NDArray[np.float64],
-    having: Rows, log_price: Grid, gained: Grid, usual: Grid, usual_at: NDArray[np.int32], places: Rows, values: Grid,
+    having: Rows, log_price: Grid, memo: Grid, places: Rows, values: Grid,
 ) -> None:  # fmt: skip
-    """`met` (scaled positive events) and `having` (items) by facet; `gained` [facets]: zero before and after.
-
-    `usual` remembers a logarithm by facet, where `usual_at` is the number of what it was taken at; its last is that number.
-    """
+    """`met` (scaled positive events) and `having` (items) by facet. `memo` [facets, 2]: 0 and NaN before and after."""
+    most = 0
+    for user in range(len(sizes)):
+        for place in range(sizes[user]):
+            most += length[rows[user, place]]
+    asked, known = np.empty(most, np.int32), 0
     for user in range(len(sizes)):
         size, count = sizes[user], counts[user]
-        if user == 0 or decay[user] != decay[user - 1]:
-            usual_at[-1] += 1
+        if user and decay[user] != decay[user - 1]:
+            for one in range(known):
+                memo[asked[one], 1] = _NAN
+            known = 0
         price, priced = np.float32(0), 0
         for one in range(count):
             row = past[user, one]
@@ -197,38 +200,53 @@ def _facets(
                 price += log_price[row]
                 priced += 1
             for entry in range(start[row], start[row] + length[row]):
-                gained[facets[entry]] += weight[user, one] * np.float32(count)
+                memo[facets[entry], 0] += weight[user, one] * np.float32(count)
         for one in range(count):  # each once: what is done already is below zero
             row = past[user, one]
             for entry in range(start[row], start[row] + length[row]):
                 facet = facets[entry]
-                if gained[facet] > 0:
+                if memo[facet, 0] > 0:
                     chance = np.float32((met[facet] * decay[user] + 0.5) / (totals[user] + 10.0))
-                    gained[facet] = -math.log(_ONE + gained[facet] / (np.float32(2) * chance))
+                    memo[facet, 0] = -math.log(_ONE + memo[facet, 0] / (np.float32(2) * chance))
         price = price / np.float32(priced) if priced else _NAN
         for place in range(size):
             row = rows[user, place]
-            sums, popular, in_category, categories = np.zeros(4, np.float32), np.float32(0), np.float32(0), 0
+            first = second = third = fourth = popular = in_category = np.float32(0)
+            categories = 0
             for entry in range(start[row], start[row] + length[row]):
                 facet, kind = facets[entry], kinds[entry]
-                if usual_at[facet] != usual_at[-1]:
+                gained, usual = memo[facet, 0], memo[facet, 1]
+                if math.isnan(usual):
                     events = np.float32(met[facet] * decay[user])
-                    usual[facet] = math.log((events + np.float32(0.3)) / (np.float32(having[facet]) + _ONE))
-                    usual_at[facet] = usual_at[-1]
-                popular += usual[facet]
-                if kind == 1 or kind == 2:
-                    in_category += usual[facet]
+                    usual = math.log((events + np.float32(0.3)) / (np.float32(having[facet]) + _ONE))
+                    memo[facet, 1] = usual
+                    asked[known] = facet
+                    known += 1
+                popular += usual
+                if kind == 0:
+                    first -= gained
+                elif kind == 3:
+                    fourth -= gained
+                else:
+                    in_category += usual
                     categories += 1
-                sums[kind] -= gained[facet]
-            for kind in range(4):
-                values[places[kind], user, place] = sums[kind] if count else _NAN
+                    if kind == 1:
+                        second -= gained
+                    else:
+                        third -= gained
+            values[places[0], user, place] = first if count else _NAN
+            values[places[1], user, place] = second if count else _NAN
+            values[places[2], user, place] = third if count else _NAN
+            values[places[3], user, place] = fourth if count else _NAN
             values[places[4], user, place] = popular / np.float32(length[row]) if length[row] else _NAN
             values[places[5], user, place] = in_category / np.float32(categories) if categories else _NAN
             values[places[6], user, place] = -abs(log_price[row] - price)
         for one in range(count):
             row = past[user, one]
             for entry in range(start[row], start[row] + length[row]):
-                gained[facets[entry]] = 0
+                memo[facets[entry], 0] = 0
+    for one in range(known):
+        memo[asked[one], 1] = _NAN
 
 
 def own_words(table: Table, batch: Batch, places: Mapping[str, Rows]) -> None:

@@ -69,10 +69,6 @@ class Model:
         _score(values, sizes, cold, self.weights, self.mean, 1 / self.scale, found)
         return found
 
-    def contributions(self, values: Weights, *, cold: bool) -> Weights:
-        """What each feature brings to a score. Shape [features, candidates], in and out."""
-        return np.asarray(self.weights[int(cold)][:, None] * scale(values, self.mean[:, None], self.scale[:, None]))
-
 
 @compiled
 def _score(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -18,18 +19,18 @@ from streams.decide.features import (
     SIMILAR_USERS_PART,
     WISH_PART,
 )
-from streams.decide.grids import Batch
+from streams.decide.grids import Batch, Grid
 from streams.decide.policy import Protected
 from streams.decide.ragged import Rows
+from streams.decide.ranker import CLIP, Model
 from streams.decide.rerank import EXPLORE
-from streams.decide.statistics import PAIR_UNIT
 from streams.decide.table import Table
 from streams.decide.taste import Taste
 from streams.values import RankedItem, Reason
 
 PARTS: Final = (HISTORY_PART, SIMILAR_USERS_PART, PROFILE_PART, WISH_PART, POPULAR_PART, NEW_PART)
-_PART_OF: Final = np.zeros((len(PARTS), len(FEATURES)), np.float32)
-_PART_OF[[PARTS.index(part) for part in FEATURES.values()], np.arange(len(FEATURES))] = 1.0
+_HISTORY, _SIMILAR, _PROFILE, _WISH = range(4)
+_PART_OF: Final = np.array([PARTS.index(part) for part in FEATURES.values()])
 _MARKED: Final = {
     EXPLORE: Reason("explore", "new here: shown to find out who likes it"),
     Protected.NEW.value: Reason("floor", "new here: new items have their share of places"),
@@ -39,81 +40,92 @@ _MARKED: Final = {
 
 
 def explain(
-    table: Table,
-    batch: Batch,
-    user: int,
-    places: Sequence[int],
-    contributions: NDArray[np.float32],
-    marks: Mapping[int, str],
+    table: Table, batch: Batch, user: int, places: Sequence[int], model: Model, marks: Mapping[int, str]
 ) -> tuple[RankedItem, ...]:
-    """The places of a list, from what each feature contributed to their scores. Shape [features, places].
+    """The places of a list, with the parts of their scores.
 
     A part can be the reason only where there is something to name: a history, a pair, a profile, a wish.
     """
-    taste, count = batch.tastes[user], len(batch.tastes[user].rows)
-    sums = _PART_OF @ contributions
-    followed = pairs_with(table, taste.rows, batch.rows[user, places])
-    open_parts = np.ones((len(PARTS), len(places)), np.bool_)
-    open_parts[PARTS.index(HISTORY_PART)] = not taste.is_cold
-    open_parts[PARTS.index(SIMILAR_USERS_PART)] = followed.any(axis=0) if count else False
-    open_parts[PARTS.index(PROFILE_PART)] = bool(taste.profile)
-    open_parts[PARTS.index(WISH_PART)] = bool(taste.wishes)
-    largest = np.where(open_parts, sums, -np.inf).argmax(axis=0).tolist()
-    met = table.counts.events[taste.rows][:, None] + 5.0
-    inputs = {
-        HISTORY_PART: taste.weight[:, None] * batch.similarity[user, :count, places].T,
-        SIMILAR_USERS_PART: taste.weight[:, None] * followed / met,
-    }
+    taste, chosen = batch.tastes[user], np.array(places, np.int64)
+    rows, size = batch.rows[user, chosen], len(chosen)
+    sums, why, strongest = np.zeros((size, len(PARTS)), np.float32), np.zeros(size, np.int64), np.zeros(size, np.int64)
+    can_be = np.array([not taste.is_cold, True, bool(taste.profile), bool(taste.wishes), True, True])
+    start, length, pairs = table.companions.arrays
+    _explain(
+        batch.values, user, chosen, model.weights[int(taste.is_cold)], model.mean, 1 / model.scale, CLIP, _PART_OF, can_be,
+        batch.similarity, taste.rows, taste.weight, rows, table.counts.events, start, length, pairs["row"],
+        pairs["either"], table.local, sums, why, strongest,
+    )  # fmt: skip
     if taste.wishes:
-        inputs[WISH_PART] = _wished(table, taste, batch.rows[user, places])
-    strongest = {part: brought.argmax(axis=0).tolist() for part, brought in inputs.items() if len(brought)}
+        strongest = np.where(why == _WISH, _wished(table, taste, rows).argmax(axis=0), strongest)
     items = []
-    for column, (place, row, values) in enumerate(
-        zip(places, batch.rows[user, places].tolist(), sums.T.tolist(), strict=True)
+    for place, row, values, part, input_ in zip(
+        places, rows.tolist(), sums.tolist(), why.tolist(), strongest.tolist(), strict=True
     ):
-        part = PARTS[largest[column]]
         parts = {name: value for name, value in zip(PARTS, values, strict=True) if value}
         mark = marks.get(place)
-        reason = _reason(table, taste, part, strongest.get(part), column) if mark is None else _MARKED[mark]
-        items.append(RankedItem(table.ids[row], sum(parts.values()), parts, reason))
+        reason = _reason(table, taste, part, input_) if mark is None else _MARKED[mark]
+        items.append(RankedItem(table.ids[row], sum(values), parts, reason))
     return tuple(items)
 
 
-def pairs_with(table: Table, past: Rows, rows: Rows) -> NDArray[np.float32]:
-    """Weights of the pairs, in either order, of each interaction with each of a few items. Shape [interactions, items]."""
-    start, length, pairs = table.companions.arrays
-    found = np.zeros((len(past), len(rows)), np.float32)
-    _pairs_with(past, rows, start, length, pairs["row"], pairs["either"], np.float32(1 / PAIR_UNIT), table.local, found)
-    return found
-
-
 @compiled
-def _pairs_with(
-    past: Rows, rows: Rows, start: Rows, length: Rows, companions: NDArray[np.int32], either: NDArray[np.int32],
-    unit: np.float32, local: NDArray[np.int32], found: NDArray[np.float32],
+def _explain(
+    values: Grid, user: int, places: Rows, weights: Grid, mean: Grid, inverse: Grid, clip: float, part_of: Rows,
+    can_be: NDArray[np.bool_], similarity: Grid, past: Rows, share: Grid, rows: Rows, events: NDArray[np.float64],
+    start: Rows, length: Rows, companions: NDArray[np.int32], either: NDArray[np.int32], local: NDArray[np.int32],
+    sums: Grid, why: Rows, strongest: Rows,
 ) -> None:  # fmt: skip
-    """`local` [rows]: −1 before and after; `unit`: what one of the integer weights is worth."""
-    for place in range(len(rows)):
+    """Fills `sums` [places, parts], `why` (the greatest part that can be) and `strongest`: which interaction brought most.
+
+    `local` [rows]: −1 before and after.
+    """
+    size, most = len(places), np.float32(clip)
+    goes, paired = np.full(size, -1), np.zeros(size)
+    for place in range(size):
         local[rows[place]] = place
     for one in range(len(past)):
-        for entry in range(start[past[one]], start[past[one]] + length[past[one]]):
+        row = past[one]
+        for entry in range(start[row], start[row] + length[row]):
             place = local[companions[entry]]
             if place >= 0:
-                found[one, place] = unit * either[entry]
-    for place in range(len(rows)):
+                brought = share[one] * either[entry] / (events[row] + 5.0)
+                if brought > paired[place]:
+                    paired[place], goes[place] = brought, one
+    for place in range(size):
         local[rows[place]] = -1
+        for feature in range(len(part_of)):
+            value = values[feature, user, places[place]]
+            if not math.isnan(value):
+                scaled = min(max((value - mean[feature]) * inverse[feature], -most), most)
+                sums[place, part_of[feature]] += weights[feature] * scaled
+        best = -1
+        for part in range(len(can_be)):
+            if can_be[part] and (part != _SIMILAR or goes[place] >= 0):
+                if best < 0 or sums[place, part] > sums[place, best]:
+                    best = part
+        why[place] = best
+        strongest[place] = goes[place]
+        if best != _SIMILAR:
+            near = 0
+            for one in range(len(past)):
+                cosine = share[one] * similarity[user, one, places[place]]
+                if cosine > share[near] * similarity[user, near, places[place]]:
+                    near = one
+            strongest[place] = near
 
 
-def _reason(table: Table, taste: Taste, part: str, strongest: Sequence[int] | None, column: int) -> Reason:
-    """`strongest`: by place, the interaction (or wish) that brought most to the part."""
-    if strongest is not None and part == WISH_PART:
-        return Reason(part, f"fits your search: {taste.wishes[strongest[column]][:80]}")
-    if strongest is not None:
-        row = int(taste.rows[strongest[column]])
+def _reason(table: Table, taste: Taste, why: int, strongest: int) -> Reason:
+    """`strongest`: the interaction (or wish) that brought most to the part."""
+    part = PARTS[why]
+    if why == _WISH:
+        return Reason(part, f"fits your search: {taste.wishes[strongest][:80]}")
+    if why in (_HISTORY, _SIMILAR):
+        row = int(taste.rows[strongest])
         record = table.records[row]
         title = record.title if record is not None else ""
-        return Reason(part, f"{'like' if part == HISTORY_PART else 'often goes with'} {title}", table.ids[row])
-    if part == PROFILE_PART:
+        return Reason(part, f"{'like' if why == _HISTORY else 'often goes with'} {title}", table.ids[row])
+    if why == _PROFILE:
         return Reason(part, f"fits your words: {taste.profile[:80]}")
     return Reason(part, "popular lately" if part == POPULAR_PART else "came in lately")
 

@@ -108,15 +108,14 @@ def _ranking(
 ) -> Ranking:
     taste, size = batch.tastes[user], int(batch.sizes[user])
     places, marks, short = rerank(table, batch.rows[user, :size], scores[:size], taste, policy)
-    contributions = model.contributions(batch.values[:, user, places], cold=taste.is_cold)
-    items = explain(table, batch, user, places, contributions, marks)
+    items = explain(table, batch, user, places, model, marks)
     return Ranking(_strategy(table, taste, policy), items, model.version, short=short)
 
 
 def _strategy(table: Table, taste: Taste, policy: Policy) -> Strategy:
     state = taste.request.state
     if not taste.is_cold:
-        strong = any(abs(policy.event_weights.get(one.type.value, 0.0)) > 0.5 for one in taste.interactions)
+        strong = any(abs(policy.event_weights.get(one.type, 0.0)) > 0.5 for one in taste.interactions)
         return Strategy.PERSONAL if strong else Strategy.SESSION
     if taste.wishes or any(one.type is EventType.SEARCH for one in state.history):
         return Strategy.SESSION

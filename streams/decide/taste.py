@@ -24,6 +24,7 @@ _FAINT = 0.02
 """A wish with a smaller share counts no more."""
 _SHORT_HALF_LIFE = 3.0
 _LOUDEST = 1.0
+_PLACES = np.arange(float(HISTORY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,27 +93,28 @@ def texts_of(state: UserState, query: str | None = None) -> list[str]:
 
 def taste_of(table: Table, request: Request, policy: Policy) -> Taste:
     """The taste of a request."""
-    state = request.state
-    known: list[tuple[Interaction, int]] = []
+    state, now, held, weights = request.state, request.now, table.rows, policy.event_weights
+    rows: list[int] = []
+    interactions: list[Interaction] = []
     for interaction in reversed(state.history):
-        row = table.rows.get(interaction.item_id) if interaction.item_id is not None else None
+        row = held.get(interaction.item_id) if interaction.item_id is not None else None
         if row is not None:
-            known.append((interaction, row))
-            if len(known) == HISTORY:
+            rows.append(row)
+            interactions.append(interaction)
+            if len(rows) == HISTORY:
                 break
-    interactions = tuple(interaction for interaction, _ in known)
-    wishes = _wishes(state, request.query, request.now)
-    places = np.arange(len(known))
-    loud = np.array([abs(policy.event_weights.get(one.type.value, 0.0)) for one in interactions])
-    age = np.array([max(request.now - one.at, 0.0) for one in interactions])
-    weight = np.maximum(loud, 0.01) * np.exp2(-places / policy.half_life_events)
-    if len(age):
-        weight = weight * np.exp2(-np.minimum((age - age.min()) / policy.half_life_seconds, 10.0) * 0.5)
-    brief = np.maximum(loud, 0.01) * np.exp2(-places / _SHORT_HALF_LIFE)
+    wishes = _wishes(state, request.query, now)
+    loud = np.array([max(abs(weights.get(one.type, 0.0)), 0.01) for one in interactions])
+    places = _PLACES[: len(rows)]
+    weight = loud * np.exp2(places / -policy.half_life_events)
+    if len(rows):
+        age = np.array([max(now - one.at, 0.0) for one in interactions])
+        weight *= np.exp2(np.minimum((age - age.min()) / policy.half_life_seconds, 10.0) * -0.5)
+    brief = loud * np.exp2(places / -_SHORT_HALF_LIFE)
     return Taste(
         request=request,
-        interactions=interactions,
-        rows=np.array([row for _, row in known], np.int64),
+        interactions=tuple(interactions),
+        rows=np.array(rows, np.int64),
         weight=_share(weight),
         brief=_share(brief),
         liking=likings(state.history, interactions, policy),
@@ -131,7 +133,7 @@ def likings(history: Sequence[Interaction], interactions: Sequence[Interaction],
     mean = (sum(ratings) + 2 * policy.liked_from) / (len(ratings) + 2)
     signed = []
     for one in interactions:
-        weight = policy.event_weights.get(one.type.value, 0.0)
+        weight = policy.event_weights.get(one.type, 0.0)
         if one.type is EventType.RATING and one.value is not None:
             weight *= min(max(0.5 + (one.value - mean) / 2.0, -1.0), 1.0)
         signed.append(min(max(weight, -_LOUDEST), _LOUDEST))

@@ -90,10 +90,11 @@ class Wording:
         """Zero between two calls, and of no meaning."""
         self._said = np.zeros(SPACE)
         """Zero between two calls."""
-        self.said, self.gained = np.zeros((SPACE, 2), np.float32), np.zeros(SPACE, np.float32)
+        self.said, self.shares = np.zeros((SPACE, 2), np.float32), np.zeros(SPACE, np.float32)
         """For whoever sums by term or facet; zero between two calls."""
-        self.usual, self.usual_at = np.zeros(SPACE, np.float32), np.zeros(SPACE + 1, np.int32)
-        """What is remembered within a call, by facet."""
+        self.facet_memo = np.zeros((SPACE, 2), np.float32)
+        """For whoever remembers something by facet within a call; 0 and NaN between two calls."""
+        self.facet_memo[:, 1] = np.nan
         self._placed: set[int] = set()
         """Rows that were put, those without any word included (deleted items, titles of signs)."""
         self._providers: Providers | None = None

@@ -10,7 +10,6 @@ import pytest
 from streams.decide.features import NAMES, PLACE
 from streams.decide.policy import Policy
 from streams.decide.ratings import predict_rating
-from streams.decide.reasons import pairs_with
 from streams.decide.recommend import batch_of
 from streams.decide.statistics import signals_of
 from streams.decide.table import Table
@@ -76,8 +75,8 @@ def test_what_only_came_before_the_history_goes_with_it_too() -> None:
     table = filled()
     live_through(table, [["bread-1", "wine-1"]])
     batch = batch_of(table, [Request(user("wine-1"), NOW)], Policy())
-    assert table.rows["bread-1"] in batch.rows[0, : batch.sizes[0]]
-    assert pairs_with(table, batch.tastes[0].rows, np.array([table.rows["bread-1"]]))[0, 0] == pytest.approx(1.0)
+    place = batch.rows[0, : batch.sizes[0]].tolist().index(table.rows["bread-1"])
+    assert batch.values[PLACE["either_root"], 0, place] == pytest.approx(0.5)  # 1/√(2·2)
 
 
 def test_popularity_is_the_logarithm_of_faded_counts(table: Table) -> None:
