@@ -33,12 +33,20 @@ _ALL: Final = np.zeros(0, np.bool_)
 
 def find(table: Table, tastes: Sequence[Taste], policy: Policy) -> list[Rows]:
     """Candidate rows of each user: distinct, recommendable, neither excluded nor blocked; perhaps none."""
-    return [_allowed(table, np.concatenate(_sources(table, taste)), taste.request, policy) for taste in tastes]
+    shared: dict[tuple[float, int], Rows] = {}
+    return [_allowed(table, np.concatenate(_sources(table, taste, shared)), taste.request, policy) for taste in tastes]
 
 
-def _sources(table: Table, taste: Taste) -> list[Rows]:
+def _sources(table: Table, taste: Taste, shared: dict[tuple[float, int], Rows]) -> list[Rows]:
+    """`shared`: what is the same for all who ask at one time, remembered for a batch."""
     request = taste.request
-    found = [_shared(table, request)]
+    asked = (request.now, request.limit)
+    if request.among is not None:
+        found = [_shared(table, request)]
+    else:
+        if asked not in shared:
+            shared[asked] = _shared(table, request)
+        found = [shared[asked]]
     if request.came:
         found.append(np.array([table.rows[one] for one in request.came if one in table.rows], np.int64))
     if not taste.is_cold:

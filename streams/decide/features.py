@@ -73,6 +73,6 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows]) -
     pairs.together(table, batch, past, _PLACES)
     wording.facets(table, batch, past, _PLACES)
     behaviour.arrival(table, batch, past, _PLACES)
-    behaviour.repeats(table, batch, _PLACES)
+    behaviour.repeats(table, batch, past, _PLACES)
     wording.own_words(table, batch, _PLACES)
     return batch

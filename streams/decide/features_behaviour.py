@@ -125,41 +125,56 @@ def _arrival(
             values[places[14], user, place] = values[places[2], user, place] * values[fresh[1], user, place]
 
 
-def repeats(table: Table, batch: Batch, places: Mapping[str, Rows]) -> None:
+def repeats(table: Table, batch: Batch, past: Past, places: Mapping[str, Rows]) -> None:
     """Whether, how often and when the user met the item, beside when users in general come back to it."""
-    repeat, count, age, share, gap = (batch.values[place] for place in places["repeats"].tolist())
-    repeat[:] = 0.0
-    for grid in (count, age, share, gap):
-        grid[:] = np.nan
-    local, counts = table.local, table.counts
-    for user, taste in enumerate(batch.tastes):
-        times = _times_met(taste.request.state)
-        if not times:
-            continue
-        candidates = batch.rows[user, : batch.sizes[user]]
-        local[candidates] = np.arange(len(candidates))
-        rows = np.array([table.rows.get(item_id, -1) for item_id in times], np.int64)
-        spots = np.where(rows >= 0, local[rows], -1)
-        local[candidates] = -1
-        met = np.flatnonzero(spots >= 0)
-        if not len(met):
-            continue
-        spots, rows, instants = spots[met], rows[met], list(times.values())
-        instants = [instants[one] for one in met.tolist()]
-        since = np.log1p(np.maximum(taste.request.now - np.array([max(one) for one in instants]), 0.0) / 3600.0)
-        returns = counts.repeats[rows]
-        usual = (counts.gap_log_sum[rows] + 2 * _USUAL_GAP) / (returns + 2)
-        repeat[user, spots], age[user, spots] = 1.0, since
-        count[user, spots] = np.log([len(one) for one in instants])
-        share[user, spots] = np.log((returns + 0.5) / (counts.events[rows] + 5.0))
-        gap[user, spots] = -np.abs(since - usual)
+    met = [_met(table, taste.request.state) for taste in batch.tastes]
+    ends = np.cumsum([0, *map(len, met)])
+    flat = [one for mine in met for one in mine]
+    counts, rows = table.counts, np.array([row for row, _ in flat], np.int64)
+    _repeats(
+        batch.rows, batch.sizes, past.now, ends, rows, np.array([at for _, at in flat], np.float64), counts.events,
+        counts.repeats, counts.gap_log_sum, _USUAL_GAP, table.local, places["repeats"], batch.values,
+    )  # fmt: skip
 
 
-def _times_met(state: UserState) -> dict[str, set[float]]:
-    """When the user met each item that their exclusions and history tell of."""
-    times: dict[str, set[float]] = {}
+@compiled
+def _repeats(
+    rows: Rows, sizes: Rows, now: NDArray[np.float64], ends: Rows, met: Rows, at: NDArray[np.float64],
+    events: NDArray[np.float64], returned: NDArray[np.float64], gaps: NDArray[np.float64], usual_gap: float,
+    local: NDArray[np.int32], places: Rows, values: Grid,
+) -> None:  # fmt: skip
+    """`met` at `at`, from ends[user] to ends[user + 1]: a user's meetings. `local` [rows]: −1 before and after."""
+    for user in range(len(sizes)):
+        size = sizes[user]
+        values[places[0], user, :size] = 0
+        for feature in range(1, len(places)):
+            values[places[feature], user, :size] = _NAN
+        for place in range(size):
+            local[rows[user, place]] = place
+        for one in range(ends[user], ends[user + 1]):
+            place = local[met[one]]
+            if place < 0:
+                continue
+            first = values[places[0], user, place] == 0
+            values[places[0], user, place] = 1
+            count, age = values[places[1], user, place], max(now[user] - at[one], 0.0) / 3600.0
+            values[places[1], user, place] = 1 if first else count + 1
+            if first or age < values[places[2], user, place]:
+                values[places[2], user, place] = age
+        for place in range(size):
+            row = rows[user, place]
+            local[row] = -1
+            if values[places[0], user, place]:
+                since = math.log(values[places[2], user, place] + _ONE)
+                usual = np.float32((gaps[row] + 2 * usual_gap) / (returned[row] + 2))
+                values[places[1], user, place] = math.log(values[places[1], user, place])
+                values[places[2], user, place] = since
+                values[places[3], user, place] = math.log((returned[row] + 0.5) / (events[row] + 5.0))
+                values[places[4], user, place] = -abs(since - usual)
+
+
+def _met(table: Table, state: UserState) -> list[tuple[int, float]]:
+    """(row, time) of each meeting with an item that exclusions and history tell of, once each."""
+    held = table.rows
     entries: tuple[Exclusion | Interaction, ...] = (*state.exclusions[-160:], *state.history)
-    for one in entries:
-        if one.item_id is not None:
-            times.setdefault(one.item_id, set()).add(one.at)
-    return times
+    return list({(held[one.item_id], one.at): None for one in entries if one.item_id in held})  # type: ignore[index]

@@ -100,7 +100,8 @@ def floor_of(columns: Table, taste: Vector | None, ranking: Ranking | None) -> f
     if not rows:
         return -1.0
     centred = columns.vectors[rows].astype(np.float32) - columns.mean
-    return float((centred @ taste / np.maximum(np.linalg.norm(centred, axis=1), 1e-6)).min())
+    norms = np.sqrt(np.einsum("ij,ij->i", centred, centred))
+    return float((centred @ taste / np.maximum(norms, 1e-6)).min())
 
 
 def _ranking(

@@ -107,7 +107,7 @@ def taste_of(table: Table, request: Request, policy: Policy) -> Taste:
     loud = np.array([max(abs(weights.get(one.type, 0.0)), 0.01) for one in interactions])
     places = _PLACES[: len(rows)]
     weight = loud * np.exp2(places / -policy.half_life_events)
-    if len(rows):
+    if rows:
         age = np.array([max(now - one.at, 0.0) for one in interactions])
         weight *= np.exp2(np.minimum((age - age.min()) / policy.half_life_seconds, 10.0) * -0.5)
     brief = loud * np.exp2(places / -_SHORT_HALF_LIFE)
@@ -160,7 +160,7 @@ def vector_of(columns: Table, taste: Taste) -> Vector | None:
     for text, share in ((taste.profile, 0.5), *zip(taste.wishes[:1], taste.wish_shares, strict=False)):
         if text in texts:
             vector += share * (texts[text] - columns.mean)
-    norm = float(np.linalg.norm(vector))
+    norm = math.sqrt(float(vector @ vector))
     return vector / norm if norm > 1e-6 else None
 
 

@@ -192,11 +192,11 @@ class Exposure:
         """
         self._last = _grow(self._last, len(self._columns.live))
         seen = self._arms[arm] = _grow(self._arms.get(arm, _NOTHING), len(self._columns.live))
-        came = np.array([_came(self._columns.records[row]) for row in rows.tolist()])
-        new = (came > self._last[0, rows]) & (came >= self._since)
+        came = [_came(self._columns.records[row]) for row in rows.tolist()]
+        before = self._last[0, rows].tolist()
         self._last[0, rows] = seen[0, rows] = now
         seen[1, rows] += 1.0
-        return [max(now - at, 0.0) for at in came[new].tolist()]
+        return [max(now - at, 0.0) for at, shown in zip(came, before, strict=True) if at > shown and at >= self._since]
 
     def census(self, now: float, encoder: str) -> Census:
         """What the recommendable items are like now, and what of them is shown; lets exposure fade since the last call.
