@@ -60,7 +60,7 @@ class Ours:
         """(list, candidates by item id) for a step; `among`: of which items of the catalogue, by position."""
         self.flush()
         batch = batch_of(self.columns, [self._request(step, among)], self.policy)
-        found = {self.columns.ids[row] for row in batch.rows[0, : batch.sizes[0]].tolist()}
+        found = {self.columns.ids[row] for row in batch.candidates(0).tolist()}
         return rank(self.columns, batch, self.learner.model(), self.policy)[0], found
 
     def protected(self, ranking: Ranking, step: Step) -> dict[str, tuple[int, int, int]]:

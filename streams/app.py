@@ -13,6 +13,7 @@ import logging
 import math
 import random
 import secrets
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from encoder import EncoderError, OnnxEncoder, open_bundle
+from streams.decide import warmup
 from streams.decide.arms import Arms
+from streams.decide.compiled import FOLDER, is_kept
 from streams.decide.history import Bounds
 from streams.decide.table import Table
 from streams.errors import ConfigurationError, FatalError, RetryableError
@@ -167,7 +170,7 @@ class App:
         self.http_url = http.url
         log.info("listening on %s", http.url)
         self._describe(encoder, index)
-        if not await self._take_over(worker, index):
+        if not await self._unless_stopped(self._compile()) or not await self._take_over(worker, index):
             return
         await parts.catalogue.load()
         await worker.upkeep.recover()
@@ -182,6 +185,20 @@ class App:
         stack.push_async_callback(consumer.stop)
         self._started = True
         await self._serve(worker, buffer, consumer, index, parts, following)
+
+    async def _compile(self) -> None:
+        """Have ranking's loops ready. What nobody has compiled here before is compiled by a process that a stop can end."""
+        if FOLDER is not None and not is_kept():
+            self._starting = "ranking is being compiled, once on this machine"
+            log.info("%s: some twenty seconds of a core", self._starting)
+            beside = await asyncio.create_subprocess_exec(sys.executable, "-m", warmup.__name__)
+            try:
+                await beside.wait()
+            finally:
+                if beside.returncode is None:
+                    beside.kill()
+            self._starting = "the catalogue is being loaded"
+        await self._offload(warmup.warm_up)
 
     async def _take_over(self, worker: Worker, index: Index) -> bool:
         """Bring over the items of other encoders. False where we are to stop: whoever comes next goes on from there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,17 @@ Times = NDArray[np.float64]
 _GONE_MOST: Final = 1024
 _LATE_SHARE: Final = 1 / 64
 _LATE_LEAST: Final = 1024
+
+
+class Moments(NamedTuple):
+    """Times for compiled loops: of each row, and sorted ones."""
+
+    at: Times
+    times: Times
+    late: Times
+    """More of them."""
+    gone: Times
+    """Those that count no more."""
 
 
 class Arrivals:
@@ -32,9 +43,9 @@ class Arrivals:
         self._is_late = np.zeros(0, np.bool_)
 
     @property
-    def sorted_times(self) -> tuple[Times, Times, Times]:
-        """Ascending: times of rows, times of more rows, and those among the first that count no more."""
-        return self._times, self._late_times, self._gone
+    def moments(self) -> Moments:
+        """All times, until the next change."""
+        return Moments(self.at, self._times, self._late_times, self._gone)
 
     def reserve(self, rows: int) -> None:
         """Make rows exist."""
@@ -117,6 +128,6 @@ def _merged(times: Times, rows: Rows, added_times: Times, added: Rows) -> tuple[
 
 
 @compiled
-def came_by(times: Times, late: Times, gone: Times, at: float) -> int:
-    """How many came by `at`; the rest are `Arrivals.sorted_times`."""
-    return up_to(times, at) + up_to(late, at) - up_to(gone, at)
+def came_by(moments: Moments, at: float) -> int:
+    """How many came by `at`."""
+    return up_to(moments.times, at) + up_to(moments.late, at) - up_to(moments.gone, at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,27 @@ Column = NDArray[np.int32]
 """Of the entries of all rows."""
 
 
+class Pairs(NamedTuple):
+    """The entries of all rows, for compiled loops: those of a row lie from its start, as many as its length."""
+
+    start: Rows
+    length: Rows
+    item: Column
+    """The other one."""
+    total: Column
+    """Σ of the weights of pairs in which the other one follows, …"""
+    period: Column
+    """… the last period in which it did, …"""
+    current: Column
+    """… what of it was in that period, …"""
+    previous: Column
+    """… and in the one before."""
+    either: Column
+    """Σ of the weights of pairs in either order."""
+    together: Column
+    """Number of pairs in either order, whatever their distance, whose later event was positive."""
+
+
 class Companions:
     """For each row its companions: the in-memory side of `ItemStatistics.companions`."""
 
@@ -27,29 +48,23 @@ class Companions:
         self._pool.reserve(rows)
 
     @property
-    def arrays(self) -> tuple[Rows, Rows, dict[str, Column]]:
-        """(start, length, columns) of the entries of all rows, until the next change."""
-        return self._pool.start, self._pool.length, self._pool.columns
+    def pairs(self) -> Pairs:
+        """All entries, until the next change."""
+        return Pairs(self._pool.start, self._pool.length, *(self._pool[name] for name in _COLUMNS))
 
     def precede(self, follower: int, rows: list[int], weights: list[int], *, positive: bool) -> None:
         """The items of `rows`, which are distinct, precede one, in an event of that one."""
-        pool, others, added = self._pool, np.array(rows), np.array(weights)
-        new, span = np.empty(len(rows), np.int64), pool.span(follower)
-        count = _precede(
-            others, added, span.start, span.stop, pool["row"], pool["either"], pool["together"], int(positive), new
-        )
+        others, added = np.array(rows), np.array(weights)
+        new = np.empty(len(rows), np.int64)
+        count = _precede(others, added, follower, self.pairs, int(positive), new)
         if count:
             missing = new[:count]
             self._extend(follower, count, row=others[missing], either=added[missing], together=int(positive))
 
     def follow(self, rows: list[int], follower: int, weights: list[int], at: float, *, positive: bool) -> None:
         """One item follows those of `rows`, which are distinct, in an event of its own."""
-        pool, period, owners, added = self._pool, period_of(at), np.array(rows), np.array(weights)
-        new, columns = np.empty(len(rows), np.int64), pool.columns
-        count = _follow(
-            owners, follower, added, pool.start, pool.length, *(columns[name] for name in _COLUMNS), period,
-            int(positive), new,
-        )  # fmt: skip
+        period, new = period_of(at), np.empty(len(rows), np.int64)
+        count = _follow(np.array(rows), follower, np.array(weights), self.pairs, period, int(positive), new)
         for one in new[:count].tolist():
             weight = weights[one]
             self._extend(
@@ -93,49 +108,48 @@ class Companions:
 
 
 @compiled
-def _precede(
-    rows: Rows, weights: Rows, start: int, stop: int, held: Column, either: Column, together: Column, positive: int,
-    new: Rows,
-) -> int:  # fmt: skip
-    """Counts pairs with `rows` that lie between start and stop; puts the places of others into `new`: how many."""
+def _entry(pairs: Pairs, row: int, item: int) -> int:
+    """Where a row holds its pair with an item; −1 for nowhere."""
+    for entry in range(pairs.start[row], pairs.start[row] + pairs.length[row]):
+        if pairs.item[entry] == item:
+            return entry
+    return -1
+
+
+@compiled
+def _precede(rows: Rows, weights: Rows, follower: int, pairs: Pairs, positive: int, new: Rows) -> int:
+    """Counts that `rows` precede one; puts the places of those that have no pair with it yet into `new`: how many."""
     missing = 0
     for one in range(len(rows)):
-        at = start
-        while at < stop and held[at] != rows[one]:
-            at += 1
-        if at < stop:
-            either[at] += weights[one]
-            together[at] += positive
-        else:
+        entry = _entry(pairs, follower, rows[one])
+        if entry < 0:
             new[missing] = one
             missing += 1
+        else:
+            pairs.either[entry] += weights[one]
+            pairs.together[entry] += positive
     return missing
 
 
 @compiled
-def _follow(
-    owners: Rows, follower: int, weights: Rows, start: Rows, length: Rows, held: Column, total: Column, period: Column,
-    current: Column, previous: Column, either: Column, together: Column, now: int, positive: int, new: Rows,
-) -> int:  # fmt: skip
-    """Counts that one item follows `owners`; puts the places of those that have no such pair into `new`: how many."""
+def _follow(owners: Rows, follower: int, weights: Rows, pairs: Pairs, now: int, positive: int, new: Rows) -> int:
+    """Counts that one follows `owners`; puts the places of those that have no pair with it yet into `new`: how many."""
     missing = 0
     for one in range(len(owners)):
-        at, stop, weight = start[owners[one]], start[owners[one]] + length[owners[one]], weights[one]
-        while at < stop and held[at] != follower:
-            at += 1
-        if at == stop:
+        entry, weight = _entry(pairs, owners[one], follower), weights[one]
+        if entry < 0:
             new[missing] = one
             missing += 1
             continue
-        total[at] += weight
-        either[at] += weight
-        together[at] += positive
-        ahead = now - period[at]
+        pairs.total[entry] += weight
+        pairs.either[entry] += weight
+        pairs.together[entry] += positive
+        ahead = now - pairs.period[entry]
         if ahead == 0:
-            current[at] += weight
+            pairs.current[entry] += weight
         elif ahead == -1:
-            previous[at] += weight
+            pairs.previous[entry] += weight
         elif ahead > 0:
-            previous[at] = current[at] if ahead == 1 else 0
-            current[at], period[at] = weight, now
+            pairs.previous[entry] = pairs.current[entry] if ahead == 1 else 0
+            pairs.current[entry], pairs.period[entry] = weight, now
     return missing

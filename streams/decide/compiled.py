@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import numba
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_COMPLETE: Final = "complete"
 _RELAXED: Final = {"contract", "reassoc", "nsz", "arcp", "afn"}
 """Sums may be taken in another order; NaN and infinities keep their meaning."""
 
@@ -28,8 +30,14 @@ def _folder() -> Path | None:
     """Where machine code is kept; None where no folder can be written."""
     here = Path(__file__).parent
     own, given = here / "__pycache__", os.environ.get("NUMBA_CACHE_DIR")
-    digest = sha256(b"".join(page.read_bytes() for page in sorted(here.glob("*.py")))).hexdigest()[:16]
-    for base in [Path(given)] if given else [own, Path("~/.cache/coldstream").expanduser()]:
+    made_of = [page.read_bytes() for page in sorted(here.glob("*.py"))]
+    made_for = f"{numba.__version__} {sys.version}"
+    digest = sha256(b"".join([*made_of, made_for.encode()])).hexdigest()[:16]
+    try:
+        bases = [Path(given)] if given else [own, Path.home() / ".cache" / "coldstream"]
+    except RuntimeError:  # nobody's home
+        bases = [own]
+    for base in bases:
         folder = base / f"compiled-{digest}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -46,20 +54,29 @@ def _folder() -> Path | None:
 
 FOLDER: Final = _folder()
 if FOLDER is not None:
-    numba.config.CACHE_DIR = str(FOLDER)
+    numba.config.CACHE_DIR = str(FOLDER)  # type: ignore[attr-defined]
+
+
+LOOPS: Final[list[Any]] = []
+"""What is compiled."""
 
 
 def compiled(function: Function) -> Function:
     """A function of arrays and numbers as machine code that runs without the interpreter's lock."""
-    made: Function = numba.njit(
-        cache=FOLDER is not None, nogil=True, fastmath=_RELAXED, error_model="numpy"
-    )(function)  # fmt: skip
-    return made
+    made = numba.njit(cache=FOLDER is not None, nogil=True, fastmath=_RELAXED, error_model="numpy")(function)
+    LOOPS.append(made)
+    return cast("Function", made)
 
 
 def is_kept() -> bool:
-    """Whether machine code of an earlier process is there."""
-    return FOLDER is not None and any(FOLDER.rglob("*.nbi"))
+    """Whether everything was compiled on this machine before."""
+    return FOLDER is not None and (FOLDER / _COMPLETE).exists()
+
+
+def keep() -> None:
+    """Everything is compiled now."""
+    if FOLDER is not None:
+        (FOLDER / _COMPLETE).touch()
 
 
 @compiled

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,17 @@ SIXTY_DAYS: Final = 4
 _MOST_DOUBLINGS: Final = 200.0
 
 Floats = NDArray[np.float64]
+
+
+class Met(NamedTuple):
+    """Counts by row, for compiled loops; what each is: `Counts`."""
+
+    events: Floats
+    positives: Floats
+    repeats: Floats
+    gap_log_sum: Floats
+    last_at: Floats
+    scaled: Floats
 
 
 class Counts:
@@ -45,6 +56,11 @@ class Counts:
         """Positive events by row and horizon, in the units that `decay` gives the worth of."""
         self._totals = np.zeros(len(HORIZONS))
         self._zero = np.zeros(len(HORIZONS))
+
+    @property
+    def met(self) -> Met:
+        """The arrays, until more rows are reserved."""
+        return Met(self.events, self.positives, self.repeats, self.gap_log_sum, self.last_at, self.scaled)
 
     def reserve(self, rows: int) -> None:
         """Make rows exist."""

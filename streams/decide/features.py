@@ -13,7 +13,7 @@ import numpy as np
 from streams.decide import features_behaviour as behaviour
 from streams.decide import features_pairs as pairs
 from streams.decide import features_text as wording
-from streams.decide.grids import Batch, Past
+from streams.decide.grids import Batch, Cells, past_of
 from streams.decide.ragged import Rows
 from streams.decide.table import Table
 from streams.decide.taste import HISTORY, Taste
@@ -59,20 +59,18 @@ _PLACES: Final = {group: np.array([PLACE[name] for name in names]) for group, na
 def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows]) -> Batch:
     """The features of each user's candidates."""
     users, width = len(tastes), max((len(rows) for rows in candidates), default=0)
-    sizes = np.array([len(rows) for rows in candidates], np.int64)
     rows = np.zeros((users, width), np.int64)
     for user, found in enumerate(candidates):
         rows[user, : len(found)] = found
-    values = np.empty((len(NAMES), users, width), np.float32)
-    batch = Batch(tastes, rows, sizes, values, np.zeros((users, HISTORY, width), np.float32))
-    if not width:
-        return batch
-    past = Past.of(tastes)
-    wording.text(table, batch, past, _PLACES)
-    behaviour.popularity(table, batch, past, _PLACES)
-    pairs.together(table, batch, past, _PLACES)
-    wording.facets(table, batch, past, _PLACES)
-    behaviour.arrival(table, batch, past, _PLACES)
-    behaviour.repeats(table, batch, past, _PLACES)
-    wording.own_words(table, batch, _PLACES)
+    sizes = np.array([len(found) for found in candidates], np.int64)
+    cells = Cells(rows, sizes, np.empty((len(NAMES), users, width), np.float32))
+    batch = Batch(tastes, cells, past_of(tastes), np.zeros((users, HISTORY, width), np.float32))
+    if width:
+        wording.text(table, batch, _PLACES)
+        behaviour.popularity(table, batch, _PLACES)
+        pairs.together(table, batch, _PLACES)
+        wording.facets(table, batch, _PLACES)
+        behaviour.arrival(table, batch, _PLACES)
+        behaviour.repeats(table, batch, _PLACES)
+        wording.own_words(table, batch, _PLACES)
     return batch

@@ -4,7 +4,7 @@ the rows by term.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -19,6 +19,16 @@ _SINGLY: Final = 4096
 """Entries that are taken out one by one; more of them by one look at all."""
 _HOLE: Final = -1
 _NOTHING: Final = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+class Posted(NamedTuple):
+    """Rows by term, for compiled loops: those of a term from its end to the next one's, and some that came late."""
+
+    ends: Rows
+    rows: NDArray[np.int32]
+    """−1: none."""
+    late_rows: Rows
+    late_terms: Rows
 
 
 class Ragged:
@@ -164,13 +174,10 @@ class Postings:
                 held[held == row] = _HOLE
         self._holes += len(rows)
 
-    def arrays(self) -> tuple[Rows, NDArray[np.int32], Rows, Rows]:
-        """(ends, rows, late rows, late terms): a term's rows lie from ends[term] to ends[term + 1], some more are late.
-
-        −1 is no row. Until the next change.
-        """
+    def posted(self) -> Posted:
+        """All rows by term, until the next change."""
         self._tidy()
-        return self._ends, self._rows, *(self._tail_arrays() if self._tail else _NOTHING)
+        return Posted(self._ends, self._rows, *(self._tail_arrays() if self._tail else _NOTHING))
 
     def find(self, terms: Rows) -> tuple[Rows, Rows]:
         """(index into terms, row) of every entry of these distinct terms."""

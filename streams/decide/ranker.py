@@ -66,7 +66,7 @@ class Model:
         Of each user's first `sizes` candidates; `cold`: by which weights, by user.
         """
         found = np.zeros(values.shape[1:], np.float32)
-        _score(values, sizes, cold, self.weights, self.mean, 1 / self.scale, found)
+        _score(values, sizes, cold, self.weights, self.mean, np.reciprocal(self.scale), found)
         return found
 
 

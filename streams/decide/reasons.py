@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.decide.companions import Pairs
 from streams.decide.compiled import compiled
 from streams.decide.features import (
     FEATURES,
@@ -19,7 +20,7 @@ from streams.decide.features import (
     SIMILAR_USERS_PART,
     WISH_PART,
 )
-from streams.decide.grids import Batch, Grid
+from streams.decide.grids import Batch, Doubles, Floats, Past
 from streams.decide.policy import Protected
 from streams.decide.ragged import Rows
 from streams.decide.ranker import CLIP, Model
@@ -47,15 +48,14 @@ def explain(
     A part can be the reason only where there is something to name: a history, a pair, a profile, a wish.
     """
     taste, chosen = batch.tastes[user], np.array(places, np.int64)
-    rows, size = batch.rows[user, chosen], len(chosen)
-    sums, why, strongest = np.zeros((size, len(PARTS)), np.float32), np.zeros(size, np.int64), np.zeros(size, np.int64)
+    rows, size = batch.cells.rows[user, chosen], len(chosen)
+    sums = np.zeros((size, len(PARTS)), np.float32)
+    weights, inverse = model.weights[int(taste.is_cold)], np.reciprocal(model.scale)
+    _sum_parts(batch.cells.values, user, chosen, weights, model.mean, inverse, CLIP, _PART_OF, sums)
     can_be = np.array([not taste.is_cold, True, bool(taste.profile), bool(taste.wishes), True, True])
-    start, length, pairs = table.companions.arrays
-    _explain(
-        batch.values, user, chosen, model.weights[int(taste.is_cold)], model.mean, 1 / model.scale, CLIP, _PART_OF, can_be,
-        batch.similarity, taste.rows, taste.weight, rows, table.counts.events, start, length, pairs["row"],
-        pairs["either"], table.local, sums, why, strongest,
-    )  # fmt: skip
+    why, strongest = np.zeros(size, np.int64), np.full(size, -1)
+    _strongest_pair(user, batch.past, rows, table.counts.events, table.companions.pairs, table.local, strongest)
+    _find_why(user, batch.past, chosen, sums, can_be, batch.similarity, why, strongest)
     if taste.wishes:
         strongest = np.where(why == _WISH, _wished(table, taste, rows).argmax(axis=0), strongest)
     items = []
@@ -70,49 +70,58 @@ def explain(
 
 
 @compiled
-def _explain(
-    values: Grid, user: int, places: Rows, weights: Grid, mean: Grid, inverse: Grid, clip: float, part_of: Rows,
-    can_be: NDArray[np.bool_], similarity: Grid, past: Rows, share: Grid, rows: Rows, events: NDArray[np.float64],
-    start: Rows, length: Rows, companions: NDArray[np.int32], either: NDArray[np.int32], local: NDArray[np.int32],
-    sums: Grid, why: Rows, strongest: Rows,
+def _sum_parts(
+    values: Floats, user: int, places: Rows, weights: Floats, mean: Floats, inverse: Floats, clip: float, part_of: Rows,
+    sums: Floats,
 ) -> None:  # fmt: skip
-    """Fills `sums` [places, parts], `why` (the greatest part that can be) and `strongest`: which interaction brought most.
-
-    `local` [rows]: −1 before and after.
-    """
-    size, most = len(places), np.float32(clip)
-    goes, paired = np.full(size, -1), np.zeros(size)
-    for place in range(size):
-        local[rows[place]] = place
-    for one in range(len(past)):
-        row = past[one]
-        for entry in range(start[row], start[row] + length[row]):
-            place = local[companions[entry]]
-            if place >= 0:
-                brought = share[one] * either[entry] / (events[row] + 5.0)
-                if brought > paired[place]:
-                    paired[place], goes[place] = brought, one
-    for place in range(size):
-        local[rows[place]] = -1
+    """What the features of each part bring to the scores of places. Shape [places, parts]."""
+    most = np.float32(clip)
+    for place in range(len(places)):
         for feature in range(len(part_of)):
             value = values[feature, user, places[place]]
             if not math.isnan(value):
                 scaled = min(max((value - mean[feature]) * inverse[feature], -most), most)
                 sums[place, part_of[feature]] += weights[feature] * scaled
+
+
+@compiled
+def _strongest_pair(
+    user: int, past: Past, rows: Rows, events: Doubles, pairs: Pairs, local: NDArray[np.int32], strongest: Rows
+) -> None:
+    """The interaction whose pair with each row, in either order, weighs most; −1 where there is none.
+
+    `local` [rows]: −1 before and after.
+    """
+    most = np.zeros(len(rows))
+    for place in range(len(rows)):
+        local[rows[place]] = place
+    for one in range(past.length[user]):
+        row = past.rows[user, one]
+        for entry in range(pairs.start[row], pairs.start[row] + pairs.length[row]):
+            place = local[pairs.item[entry]]
+            brought = past.weight[user, one] * pairs.either[entry] / (events[row] + 5.0)
+            if place >= 0 and brought > most[place]:
+                most[place], strongest[place] = brought, one
+    for row in rows:
+        local[row] = -1
+
+
+@compiled
+def _find_why(
+    user: int, past: Past, places: Rows, sums: Floats, can_be: NDArray[np.bool_], similarity: Floats, why: Rows,
+    strongest: Rows,
+) -> None:  # fmt: skip
+    """The greatest part that can be; `strongest` comes as that of the pairs, and becomes that of this part."""
+    for place in range(len(places)):
         best = -1
         for part in range(len(can_be)):
-            if can_be[part] and (part != _SIMILAR or goes[place] >= 0):
-                if best < 0 or sums[place, part] > sums[place, best]:
-                    best = part
+            possible = can_be[part] and (part != _SIMILAR or strongest[place] >= 0)
+            if possible and (best < 0 or sums[place, part] > sums[place, best]):
+                best = part
         why[place] = best
-        strongest[place] = goes[place]
         if best != _SIMILAR:
-            near = 0
-            for one in range(len(past)):
-                cosine = share[one] * similarity[user, one, places[place]]
-                if cosine > share[near] * similarity[user, near, places[place]]:
-                    near = one
-            strongest[place] = near
+            cosines = past.weight[user] * similarity[user, :, places[place]]
+            strongest[place] = cosines[: past.length[user]].argmax() if past.length[user] else 0
 
 
 def _reason(table: Table, taste: Taste, why: int, strongest: int) -> Reason:
@@ -130,7 +139,7 @@ def _reason(table: Table, taste: Taste, why: int, strongest: int) -> Reason:
     return Reason(part, "popular lately" if part == POPULAR_PART else "came in lately")
 
 
-def _wished(table: Table, taste: Taste, rows: Rows) -> NDArray[np.float32]:
+def _wished(table: Table, taste: Taste, rows: Rows) -> Floats:
     """How well each of `rows` fits each wish, by its share. Shape [wishes, rows]; the first wish where no text tells."""
     found = np.zeros((len(taste.wishes), len(rows)), np.float32)
     for place, (wish, share) in enumerate(zip(taste.wishes, taste.wish_shares, strict=True)):

@@ -42,8 +42,7 @@ def recommend_tastes(columns: Table, tastes: Sequence[Taste], model: Model, poli
 
 def rank(columns: Table, batch: Batch, model: Model, policy: Policy) -> list[Ranking]:
     """One ranking for each user of a batch."""
-    cold = np.array([taste.is_cold for taste in batch.tastes], np.bool_)
-    scores = model.scores(batch.values, batch.sizes, cold)
+    scores = model.scores(batch.cells.values, batch.cells.sizes, batch.past.length == 0)
     return [_ranking(columns, batch, user, scores[user], model, policy) for user in range(len(batch.tastes))]
 
 
@@ -74,9 +73,9 @@ def lessons_of(
         counts.append(len(hits) if len(others) else 0)
         drawn.append(np.concatenate([hits, others]) if counts[-1] else np.zeros(0, np.int64))
     batch = compute(columns, tastes, drawn)
-    values = np.clip(batch.values, -60000, 60000).astype(np.float16)
+    values = np.clip(batch.cells.values, -60000, 60000).astype(np.float16)
     return [
-        Lesson(count, taste.is_cold, len(rows), values[:, user, : batch.sizes[user]].T.tobytes(), taste.request.now)
+        Lesson(count, taste.is_cold, len(rows), values[:, user, : batch.cells.sizes[user]].T.tobytes(), taste.request.now)
         if count else None
         for user, (taste, count, rows) in enumerate(zip(tastes, counts, found, strict=True))
     ]  # fmt: skip
@@ -107,8 +106,8 @@ def floor_of(columns: Table, taste: Vector | None, ranking: Ranking | None) -> f
 def _ranking(
     table: Table, batch: Batch, user: int, scores: NDArray[np.float32], model: Model, policy: Policy
 ) -> Ranking:
-    taste, size = batch.tastes[user], int(batch.sizes[user])
-    places, marks, short = rerank(table, batch.rows[user, :size], scores[:size], taste, policy)
+    taste, rows = batch.tastes[user], batch.candidates(user)
+    places, marks, short = rerank(table, rows, scores[: len(rows)], taste, policy)
     items = explain(table, batch, user, places, model, marks)
     return Ranking(_strategy(table, taste, policy), items, model.version, short=short)
 

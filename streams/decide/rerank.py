@@ -4,7 +4,6 @@ the places that exposure floors owe.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -17,6 +16,8 @@ from streams.decide.policy import Policy, Protected
 from streams.decide.ragged import Rows
 from streams.decide.table import Table
 from streams.decide.taste import Request, Taste
+
+Floats = NDArray[np.float32]
 
 EXPLORED: Final = 2
 EXPLORING: Final = 10
@@ -52,12 +53,13 @@ def rerank(table: Table, rows: Rows, scores: NDArray[np.float32], taste: Taste, 
     limit = min(request.limit, len(rows))
     if limit <= 0:
         return Order([], {})
-    chosen_places = np.empty(limit, np.int64)
+    best = np.empty(limit, np.int64)
     _choose(
         rows, scores, min(len(rows), max(_POOL * limit, _LEAST_POOL)), table.short, table.category, taste.rows,
-        taste.weight, np.float32(policy.diversity), policy.category_cap / 10, request.category is None, chosen_places,
+        taste.weight, np.float32(policy.diversity), policy.category_cap / 10 if request.category is None else 1.0,
+        best,
     )  # fmt: skip
-    chosen: list[int] = chosen_places.tolist()
+    chosen: list[int] = best.tolist()
     explores = bool(request.came) or request.seed % EXPLORING == 0
     explored: list[int] = []
     if policy.explore and explores and limit > EXPLORED + 2:
@@ -120,71 +122,80 @@ def with_floors(
 
 @compiled
 def _choose(
-    rows: Rows, scores: NDArray[np.float32], count: int, short: NDArray[np.float32], category: Rows, past: Rows,
-    weight: NDArray[np.float32], diversity: np.float32, category_cap: float, capped: bool, chosen: Rows,
+    rows: Rows, scores: Floats, count: int, short: Floats, category: Rows, past: Rows, weight: Floats,
+    diversity: np.float32, cap: float, chosen: Rows,
 ) -> None:  # fmt: skip
-    """Fills `chosen`, of at most `count` places, by MMR from the `count` best; where capped, of each category at most a
-    share: the policy's, or half as much again as the category's share of the history or of all candidates. Who takes
-    mostly red wine, where most wines are red, gets mostly red wine (calibration: Steck 2018).
-    """
-    limit = len(chosen)
-    pool, filled = np.empty(count, np.int64), 0
-    for place in range(len(scores)):  # the best in order of score, of equal ones the first
-        if filled == count and scores[place] <= scores[pool[count - 1]]:
-            continue
-        at = min(filled, count - 1)
-        while at > 0 and scores[pool[at - 1]] < scores[place]:
-            pool[at] = pool[at - 1]
-            at -= 1
-        pool[at] = place
-        filled = min(filled + 1, count)
-    relevance, mean, square = np.empty(count, np.float32), 0.0, 0.0
-    for one in range(count):
-        relevance[one] = scores[pool[one]] - scores[pool[0]]
-        mean += relevance[one] / count
-    for one in range(count):
-        square += (relevance[one] - mean) ** 2 / count
-    relevance *= diversity / max(np.float32(math.sqrt(square)), np.float32(1e-6))
-    alike = np.zeros(count, np.float32)
-    open_places, taken = np.ones(count, np.bool_), np.zeros(count, np.bool_)
-    for step in range(limit):
+    """Fills `chosen`, of at most `count` places, by MMR from the `count` best; `cap`: see `_most_of`, 1 for none."""
+    pool = _best(scores, count)
+    relevance = scores[pool]
+    relevance = (relevance - relevance[0]) * (diversity / max(relevance.std(), np.float32(1e-6)))
+    alike, apart = np.zeros(count, np.float32), np.float32(1) - diversity
+    is_open = np.ones(count, np.bool_)
+    for step in range(len(chosen)):
         best = -1
         for one in range(count):
-            if open_places[one] and (best < 0 or relevance[one] - alike[one] > relevance[best] - alike[best]):
+            if is_open[one] and (best < 0 or relevance[one] - alike[one] > relevance[best] - alike[best]):
                 best = one
-        if best < 0:  # the categories are full: the best that are left
-            one = 0
-            for rest in range(step, limit):
-                while taken[one]:
-                    one += 1
-                taken[one] = True
-                chosen[rest] = pool[one]
+        if best < 0:
+            _fill(pool, chosen, step)
             return
-        chosen[step] = pool[best]
-        open_places[best], taken[best] = False, True
+        chosen[step], is_open[best] = pool[best], False
         row = rows[pool[best]]
-        kind = category[row]
-        if capped and kind >= 0:
-            there, lived, shown = 0, np.float32(0), 0
-            for place in range(len(rows)):
-                there += category[rows[place]] == kind
-            for one in range(len(past)):
-                if category[past[one]] == kind:
-                    lived += weight[one]
-            for one in range(step + 1):
-                shown += category[rows[chosen[one]]] == kind
-            share = max(_SLACK * max(there / len(rows), lived), category_cap)
-            if shown >= max(1, round(limit * share)):
-                for one in range(count):
-                    if category[rows[pool[one]]] == kind:
-                        open_places[one] = False
-        vector = short[row]
+        kind, shown = category[row], 0
+        for one in range(step + 1):
+            shown += category[rows[chosen[one]]] == kind
+        full = kind >= 0 and cap < 1 and shown >= _most_of(kind, len(chosen), rows, category, past, weight, cap)
         for one in range(count):
-            if open_places[one]:
-                other, likeness = short[rows[pool[one]]], np.float32(0)
-                for axis in range(len(vector)):
-                    likeness += vector[axis] * other[axis]
-                alike[one] = max(alike[one], (np.float32(1) - diversity) * likeness)
+            other = rows[pool[one]]
+            if full and category[other] == kind:
+                is_open[one] = False
+            if is_open[one]:
+                likeness = np.float32(0)
+                for axis in range(short.shape[1]):
+                    likeness += short[row, axis] * short[other, axis]
+                alike[one] = max(alike[one], apart * likeness)
+
+
+@compiled
+def _best(scores: Floats, count: int) -> Rows:
+    """Places of the `count` greatest scores, the greatest first, of equal ones the first."""
+    found, size = np.empty(count, np.int64), 0
+    for place in range(len(scores)):
+        if size == count and scores[place] <= scores[found[count - 1]]:
+            continue
+        at = min(size, count - 1)
+        while at > 0 and scores[found[at - 1]] < scores[place]:
+            found[at] = found[at - 1]
+            at -= 1
+        found[at] = place
+        size = min(size + 1, count)
+    return found
+
+
+@compiled
+def _most_of(kind: int, limit: int, rows: Rows, category: Rows, past: Rows, weight: Floats, cap: float) -> int:
+    """How many of the list may be of a category: the policy's share, or half as much again as the category's share of the
+    history or of all candidates. Who takes mostly red wine, where most wines are red, gets mostly red wine (calibration:
+    Steck 2018).
+    """
+    there, lived = 0, 0.0
+    for row in rows:
+        there += category[row] == kind
+    for one in range(len(past)):
+        if category[past[one]] == kind:
+            lived += weight[one]
+    return max(1, round(limit * max(_SLACK * max(there / len(rows), lived), cap)))
+
+
+@compiled
+def _fill(pool: Rows, chosen: Rows, step: int) -> None:
+    """The best that are left, from `step` on: the categories are full."""
+    for place in pool:
+        if step == len(chosen):
+            return
+        if not (chosen[:step] == place).any():
+            chosen[step] = place
+            step += 1
 
 
 def _with_new(

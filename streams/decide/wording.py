@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.decide.policy import ATTRIBUTE, CATEGORY
-from streams.decide.ragged import Postings, Ragged, Rows
+from streams.decide.ragged import Posted, Postings, Ragged, Rows
 from streams.decide.words import SPACE, facets_of, terms_of, text_of
 from streams.values import ItemRecord
 
@@ -74,6 +75,28 @@ class Providers:
         return np.asarray((numbers >= 0) & ((self._wanted[numbers] < most) | (most <= 0.0)))
 
 
+class Said(NamedTuple):
+    """Terms by row, for compiled loops."""
+
+    start: Rows
+    length: Rows
+    term: NDArray[np.int32]
+    weight: NDArray[np.float32]
+
+
+class Kinds(NamedTuple):
+    """Facets by row, for compiled loops."""
+
+    start: Rows
+    length: Rows
+    facet: NDArray[np.int32]
+    kind: NDArray[np.int8]
+    having: Rows
+    """How many items have a facet, by facet."""
+    met: NDArray[np.float64]
+    """Positive events of 60 days by facet, in the scaled units of `Counts`."""
+
+
 class Wording:
     """Terms (TF-IDF, unit norm) and facets by row, and the rows by term."""
 
@@ -90,7 +113,7 @@ class Wording:
         """Zero between two calls, and of no meaning."""
         self._said = np.zeros(SPACE)
         """Zero between two calls."""
-        self.said, self.shares = np.zeros((SPACE, 2), np.float32), np.zeros(SPACE, np.float32)
+        self.sums, self.shares = np.zeros((SPACE, 2), np.float32), np.zeros(SPACE, np.float32)
         """For whoever sums by term or facet; zero between two calls."""
         self.facet_memo = np.zeros((SPACE, 2), np.float32)
         """For whoever remembers something by facet within a call; 0 and NaN between two calls."""
@@ -214,13 +237,21 @@ class Wording:
         return np.asarray(found)
 
     @property
-    def having_facet(self) -> Rows:
-        """How many items have a facet, by facet."""
-        return self._facet_postings.having
+    def said(self) -> Said:
+        """Terms by row, until the next change."""
+        return Said(self.terms.start, self.terms.length, self.terms["term"], self.terms["weight"])
 
-    def having_facets(self) -> tuple[Rows, NDArray[np.int32], Rows, Rows]:
-        """`Postings.arrays` of the facets."""
-        return self._facet_postings.arrays()
+    @property
+    def kinds(self) -> Kinds:
+        """Facets by row, until the next change."""
+        pool = self.facets
+        return Kinds(
+            pool.start, pool.length, pool["facet"], pool["kind"], self._facet_postings.having, self.facet_counts
+        )  # fmt: skip
+
+    def with_facets(self) -> Posted:
+        """Rows by facet, until the next change."""
+        return self._facet_postings.posted()
 
     def _entries(self, terms: Rows, weights: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
         """(row, what one of the words adds to its cosine)."""

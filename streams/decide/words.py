@@ -20,7 +20,7 @@ SPACE: Final = 1 << 18
 """Terms and facets are numbers below this; collisions are rare and harmless beside what text says."""
 KINDS: Final = 4
 """Kinds of facet: title, first category, other categories, attributes."""
-_MOST_FACETS: Final = 16
+MOST_FACETS: Final = 16
 _MOST_TERMS: Final = 48
 
 _WORD: Final = re.compile(r"\w+")
@@ -50,7 +50,7 @@ def facets_of(record: ItemRecord) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
     named: list[tuple[int, str]] = [(0, record.title.lower())] if record.title else []
     named += [(1 if place == 0 else 2, category.lower()) for place, category in enumerate(record.categories)]
     named += [(3, f"{name}={value}".lower()) for name, value in _attributes(record)]
-    facets = {crc32(f"{kind}:{name}".encode()) % SPACE: kind for kind, name in named[:_MOST_FACETS]}
+    facets = {crc32(f"{kind}:{name}".encode()) % SPACE: kind for kind, name in named[:MOST_FACETS]}
     return np.array(list(facets), np.int64), np.array(list(facets.values()), np.int8)
 
 

@@ -30,8 +30,8 @@ def table() -> Table:
 def seen(table: Table, state: UserState, item_id: str, now: float = NOW) -> dict[str, float]:
     """The features of one candidate."""
     batch = batch_of(table, [Request(state, now)], Policy())
-    place = batch.rows[0, : batch.sizes[0]].tolist().index(table.rows[item_id])
-    return {name: float(batch.values[PLACE[name], 0, place]) for name in NAMES}
+    place = batch.candidates(0).tolist().index(table.rows[item_id])
+    return {name: float(batch.cells.values[PLACE[name], 0, place]) for name in NAMES}
 
 
 def test_dense_cosines_are_of_short_vectors_weighted_by_position(table: Table) -> None:
@@ -75,8 +75,8 @@ def test_what_only_came_before_the_history_goes_with_it_too() -> None:
     table = filled()
     live_through(table, [["bread-1", "wine-1"]])
     batch = batch_of(table, [Request(user("wine-1"), NOW)], Policy())
-    place = batch.rows[0, : batch.sizes[0]].tolist().index(table.rows["bread-1"])
-    assert batch.values[PLACE["either_root"], 0, place] == pytest.approx(0.5)  # 1/√(2·2)
+    place = batch.candidates(0).tolist().index(table.rows["bread-1"])
+    assert batch.cells.values[PLACE["either_root"], 0, place] == pytest.approx(0.5)  # 1/√(2·2)
 
 
 def test_popularity_is_the_logarithm_of_faded_counts(table: Table) -> None:

@@ -58,7 +58,7 @@ def test_moments_are_in_order_whatever_changes(monkeypatch: pytest.MonkeyPatch) 
         assert at[moments.newest(now, count)].tolist() == expected.tolist()
         since = chance.random(3)
         for one in since.tolist():
-            until, before = (came_by(*moments.sorted_times, moment) for moment in (now, one))
+            until, before = (came_by(moments.moments, moment) for moment in (now, one))
             assert max(until - before, 0) == ((at > one) & (at <= now)).sum()
         low, high = sorted(chance.random(2))
         assert sorted(moments.between(low, high)) == np.flatnonzero((at > low) & (at <= high)).tolist()

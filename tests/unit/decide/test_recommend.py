@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from streams.decide.compiled import FOLDER, LOOPS, is_kept
 from streams.decide.policy import Policy
 from streams.decide.ranker import Model
 from streams.decide.recommend import Request, floor_of, lesson_of, recommend
 from streams.decide.rerank import rerank
 from streams.decide.table import Table
 from streams.decide.taste import taste_of, taste_vector, texts_of
+from streams.decide.warmup import warm_up
 from streams.values import EventType, Exclusion, Interaction, Profile, Ranking, Strategy, UserState
 from tests.unit.decide.catalogue import (
     DAY,
@@ -252,3 +254,20 @@ def test_a_lesson_holds_what_was_chosen_first_and_is_none_for_what_was_no_candid
     assert (lesson.targets, lesson.cold) == (1, False)
     assert len(lesson.grid) == 1 + min(64, lesson.pool - 1)
     assert lesson_of(lived, request, ["wine-1"], POLICY) is None
+
+
+def test_what_was_compiled_at_the_start_is_all_that_lists_need(lived: Table) -> None:
+    warm_up()
+    before = {loop.__name__: loop.signatures for loop in LOOPS}
+    lived.put([(record("wine-90", published_at=NOW - DAY), vector_of("wine-90"))])
+    lived.put([(record("bread-3", title="other words"), vector_of("bread-3"))])
+    states = [user("wine-1", "bread-2"), user(), UserState("p", profile=Profile("good bread"))]
+    among = np.ones(len(lived.live), np.bool_)
+    ranked(lived, states[0], among=among, category="wines 1", query="wine", came=frozenset({"wine-90"}))
+    recommend(
+        lived, [Request(state, NOW, texts={"good bread": vector_of("bread-1")}) for state in states], MODEL, POLICY
+    )
+    lesson_of(lived, Request(states[0], NOW), ["wine-5"], POLICY)
+    live_through(lived, [["wine-90", "bread-3", "wine-1"]])
+    assert {loop.__name__: loop.signatures for loop in LOOPS} == before
+    assert is_kept() == (FOLDER is not None)

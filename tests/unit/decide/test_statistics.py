@@ -78,16 +78,14 @@ def test_an_old_offset_changes_nothing() -> None:
 
 def pairs_held(table: Table) -> NDArray[np.float64]:
     """Every pair with all its weights, in the order of (item, other item); of the periods what still counts at NOW."""
-    start, length, pairs = table.companions.arrays
-    now = period_of(NOW)
-    found = []
+    pairs, now, found = table.companions.pairs, period_of(NOW), []
     for owner in range(len(table)):
-        for at in range(start[owner], start[owner] + length[owner]):
-            one = {name: int(column[at]) for name, column in pairs.items()}
-            current, previous = (one["current"], one["previous"]) if one["period"] == now else (0, 0)
-            if one["period"] == now - 1:
-                previous = one["current"]
-            found.append([owner, one["row"], one["total"], current, previous, one["either"], one["together"]])
+        for at in range(pairs.start[owner], pairs.start[owner] + pairs.length[owner]):
+            current, previous = (pairs.current[at], pairs.previous[at]) if pairs.period[at] == now else (0, 0)
+            if pairs.period[at] == now - 1:
+                previous = pairs.current[at]
+            weights = pairs.total[at], current, previous, pairs.either[at], pairs.together[at]
+            found.append([owner, pairs.item[at], *weights])
     return np.array(sorted(found), np.float64)
 
 

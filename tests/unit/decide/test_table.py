@@ -95,8 +95,8 @@ def test_a_full_table_lets_the_longest_unmet_go_and_forgets_them_everywhere() ->
     table.put([(record(item_id, first_seen=NOW), vector_of(item_id)) for item_id in ("bread-2", "bread-3")])
     assert not {"wine-1", "wine-2"} & set(table.rows)
     assert table.counts.events[table.rows["bread-2"]] == 0
-    start, length, pairs = table.companions.arrays
-    held = [pairs["row"][first : first + count] for first, count in zip(start, length, strict=True)]
+    pairs = table.companions.pairs
+    held = [pairs.item[first : first + count] for first, count in zip(pairs.start, pairs.length, strict=True)]
     assert table.rows["bread-2"] not in np.concatenate(held)
     near, _ = table.nearness.of(np.array([table.rows["wine-5"]]), len(table.ids), table.short, table.wording)
     assert {table.ids[row] for row in near[0] if row >= 0} <= set(table.rows)
@@ -156,4 +156,4 @@ def test_what_is_taken_off_the_shelf_and_put_back_counts_once_for_its_facets() -
     assert table.wording.query("wine")[1].tolist() == [1.0]
     table.wording.clear([row])
     assert not table.wording.facet_counts.any()
-    assert not table.wording.having_facet.any()
+    assert not table.wording.kinds.having.any()

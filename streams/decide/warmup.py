@@ -1,0 +1,45 @@
+"""Ranking once through, so that everything is compiled before the first user waits.
+
+    python -m streams.decide.warmup        where an image is built
+
+The first time on a machine takes some twenty seconds of a core; then what is kept on disk is read.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from streams.decide.compiled import keep
+from streams.decide.policy import Policy
+from streams.decide.ranker import Model
+from streams.decide.recommend import lessons_of, recommend
+from streams.decide.statistics import signals_of
+from streams.decide.table import Table
+from streams.decide.taste import Request
+from streams.values import EventType, Interaction, ItemRecord, UserState
+
+_ITEMS: Final = 12
+_DIMENSION: Final = 16
+
+
+def warm_up() -> None:
+    """Make lists for a known and an unknown user of a catalogue of a dozen items, and forget them."""
+    table, chance = Table(_DIMENSION), np.random.default_rng(1)
+    vectors = chance.normal(size=(_ITEMS, _DIMENSION)).astype(np.float32)
+    items = [ItemRecord(f"{number}", f"item {number}", categories=("any",), price=1.0) for number in range(_ITEMS)]
+    table.put(list(zip(items, vectors, strict=True)))
+    history: tuple[Interaction, ...] = ()
+    for number in (0, 1, 2, 1):
+        one = Interaction(float(number + 1), 0, number, EventType.CLICK, f"{number}")
+        table.observe(signals_of(UserState("known", history=history), one))
+        history = (*history, one)
+    requests = [Request(UserState("known", history=history), 9.0), Request(UserState("unknown"), 9.0)]
+    recommend(table, requests, Model.prior(), Policy(exclude_seconds={}))
+    lessons_of(table, requests, [["3"], ["3"]], Policy(exclude_seconds={}))
+    keep()
+
+
+if __name__ == "__main__":
+    warm_up()
