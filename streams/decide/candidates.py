@@ -7,34 +7,24 @@ user has met before.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.decide.companions import Pairs
-from streams.decide.compiled import compiled, heaviest
-from streams.decide.counts import SIXTY_DAYS
 from streams.decide.policy import Policy
-from streams.decide.ragged import Posted, Rows
+from streams.decide.ragged import Rows
+from streams.decide.sources import Mask, heaviest_companions, keep_allowed, popular_in_facets
 from streams.decide.table import POPULAR, POPULAR_HORIZONS, Table, best_of
 from streams.decide.taste import Request, Taste
-from streams.decide.wording import Kinds
 from streams.values import Exclusion, Interaction, ItemRecord
-
-Doubles = NDArray[np.float64]
-Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 COMPANIONS: Final = 150
 NEWEST: Final = 100
 JUST_MET: Final = 60
 WORDED: Final = 80
 _NEAR_HISTORY: Final = 8
-_RARE_FACET: Final = 200
-_FACETS: Final = 8
 _ALL: Final = np.zeros(0, np.bool_)
 
 
@@ -83,114 +73,19 @@ def _shared(table: Table, request: Request) -> Rows:
 def _companions(table: Table, taste: Taste) -> Rows:
     """What goes with the history most, in either order: Σ w C/(n + 5)."""
     share, found = taste.weight / (table.counts.events[taste.rows] + 5.0), np.empty(COMPANIONS, np.int64)
-    return found[: _heaviest(taste.rows, share, table.companions.pairs, _among(taste.request), table.sums, found)]
-
-
-@compiled
-def _heaviest(past: Rows, share: Doubles, pairs: Pairs, among: Mask, sums: Doubles, found: Rows) -> int:
-    """Fills `found`; returns how many. `sums` [rows]: zero before and after; `among`: empty for all."""
-    most = 0
-    for one in range(len(past)):
-        most += pairs.length[past[one]]
-    rows, size, item, either = np.empty(most, np.int64), 0, pairs.item, pairs.either
-    for one in range(len(past)):
-        first, loud = pairs.start[past[one]], share[one]
-        for entry in range(first, first + pairs.length[past[one]]):
-            row = item[entry]
-            if sums[row] == 0:
-                rows[size] = row
-                size += either[entry] > 0
-            sums[row] += loud * either[entry]
-    return _best_sums(rows[:size], sums, among, found)
-
-
-@compiled
-def _best_sums(rows: Rows, sums: Doubles, among: Mask, found: Rows) -> int:
-    """The rows of the greatest sums into `found`, as many as it holds; returns how many. Zeroes all sums.
-
-    `rows`: distinct, and changed; `among`: empty for all.
-    """
-    scores, held = np.empty(len(rows)), 0
-    for row in rows:
-        if not len(among) or among[row]:
-            rows[held], scores[held] = row, sums[row]
-            held += 1
-        sums[row] = 0
-    count = heaviest(scores[:held], len(found), found)
-    for place in range(count):
-        found[place] = rows[found[place]]
-    return count
+    return found[
+        : heaviest_companions(taste.rows, share, table.companions.pairs, _among(taste.request), table.sums, found)
+    ]
 
 
 def _in_facets(table: Table, taste: Taste) -> Rows:
     """The popular among what shares rare facets with the history: Σ of the facets' shares, times ln popularity."""
     wording, counts, found = table.wording, table.counts, np.empty(WORDED, np.int64)
-    count = _popular_in_facets(
+    count = popular_in_facets(
         taste.rows, taste.weight, wording.kinds, wording.with_facets(), counts.scaled,
         float(counts.sixty_day_decay(taste.request.now)), _among(taste.request), wording.shares, table.sums, found,
     )  # fmt: skip
     return found[:count]
-
-
-@compiled
-def _popular_in_facets(
-    past: Rows, weight: Floats, kinds: Kinds, posted: Posted, scaled: Doubles, decay: float, among: Mask, shares: Floats,
-    sums: Doubles, found: Rows,
-) -> int:  # fmt: skip
-    """Fills `found`; returns how many. `shares` [facets] and `sums` [rows]: zero before and after; `among`: empty for all."""
-    facets = np.empty(_FACETS, np.int64)
-    facets = facets[: _rare_facets(past, weight, kinds, shares, facets)]
-    most = len(posted.late_rows)
-    for facet in facets:
-        most += posted.ends[facet + 1] - posted.ends[facet]
-    rows, size = np.empty(most, np.int64), 0
-    posted_rows, late_rows, late_facets = posted.rows, posted.late_rows, posted.late_terms
-    for facet in facets:
-        share = shares[facet]
-        for place in range(posted.ends[facet], posted.ends[facet + 1]):
-            row = posted_rows[place]
-            if row >= 0:
-                if sums[row] == 0:
-                    rows[size] = row
-                    size += 1
-                sums[row] += share
-    for place in range(len(late_rows)):
-        row, share = late_rows[place], shares[late_facets[place]]
-        if share > 0 and row >= 0:
-            if sums[row] == 0:
-                rows[size] = row
-                size += 1
-            sums[row] += share
-    for facet in facets:
-        shares[facet] = 0
-    for place in range(size):
-        sums[rows[place]] *= math.log(scaled[rows[place], SIXTY_DAYS] * decay + 1.5)
-    return _best_sums(rows[:size], sums, among, found)
-
-
-@compiled
-def _rare_facets(past: Rows, weight: Floats, kinds: Kinds, shares: Floats, found: Rows) -> int:
-    """The rare facets with the greatest shares of the history into `found`; returns how many. `shares` is left with theirs."""
-    most = 0
-    for one in range(len(past)):
-        most += kinds.length[past[one]]
-    met, size = np.empty(most, np.int64), 0
-    for one in range(len(past)):
-        for entry in range(kinds.start[past[one]], kinds.start[past[one]] + kinds.length[past[one]]):
-            facet = kinds.facet[entry]
-            if 1 < kinds.having[facet] <= _RARE_FACET:
-                if shares[facet] == 0:
-                    met[size] = facet
-                    size += 1
-                shares[facet] += weight[one]
-    loud = np.empty(size)
-    for place in range(size):
-        loud[place], shares[met[place]] = shares[met[place]], 0
-    count = heaviest(loud, len(found), found)
-    for place in range(count):
-        facet = met[found[place]]
-        shares[facet], found[place] = loud[found[place]], facet
-    return count
 
 
 def _worded(table: Table, taste: Taste, among: NDArray[np.bool_]) -> Rows:
@@ -230,7 +125,7 @@ def _allowed(table: Table, rows: Rows, request: Request, policy: Policy) -> Rows
     """Each of `rows` once, of those that may stand in this list."""
     known = table.rows
     refused = [known[one] for ids in (refused_ids(request, policy), request.exclude) for one in ids if one in known]
-    count = _keep_allowed(
+    count = keep_allowed(
         rows, np.array(refused, np.int64), request.now if request.clock is None else request.clock, table.live,
         table.opens, table.closes, _among(request), table.local,
     )  # fmt: skip
@@ -240,28 +135,6 @@ def _allowed(table: Table, rows: Rows, request: Request, policy: Policy) -> Rows
         records, wanted = table.records, request.category
         return rows[[_in_category(records[row], wanted, blocked) for row in rows.tolist()]]
     return rows
-
-
-@compiled
-def _keep_allowed(
-    rows: Rows, refused: Rows, now: float, live: Mask, opens: Doubles, closes: Doubles, among: Mask,
-    local: NDArray[np.int32],
-) -> int:  # fmt: skip
-    """Moves what may be kept of `rows` to their front; returns how many. `local` [rows]: −1 before and after."""
-    for row in refused:
-        local[row] = 0
-    count = 0
-    for place in range(len(rows)):
-        row = rows[place]
-        if local[row] < 0 and live[row] and opens[row] <= now < closes[row] and (not len(among) or among[row]):
-            local[row] = 0
-            rows[count] = row
-            count += 1
-    for place in range(count):
-        local[rows[place]] = -1
-    for row in refused:
-        local[row] = -1
-    return count
 
 
 def _among(request: Request) -> Mask:

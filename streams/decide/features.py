@@ -13,7 +13,7 @@ import numpy as np
 from streams.decide import features_behaviour as behaviour
 from streams.decide import features_pairs as pairs
 from streams.decide import features_text as wording
-from streams.decide.grids import Batch, Cells, past_of
+from streams.decide.grids import Batch, Cells, Floats, past_of
 from streams.decide.ragged import Rows
 from streams.decide.table import Table
 from streams.decide.taste import HISTORY, Taste
@@ -48,8 +48,9 @@ FEATURES: Final[dict[str, str]] = {
 """Every feature, in order, with the part of the score that it belongs to."""
 NAMES: Final = tuple(FEATURES)
 PLACE: Final = {name: place for place, name in enumerate(NAMES)}
+OWN: Final = ("profile_dense", "profile_lexical", "wish_dense", "wish_lexical")
 _GROUPS: Final = {
-    "dense": wording.DENSE, "lexical": wording.LEXICAL, "facets": wording.FACETS, "own": wording.OWN,
+    "dense": wording.DENSE, "lexical": wording.LEXICAL, "facets": wording.FACETS,
     "popular": behaviour.POPULAR, "together": pairs.TOGETHER, "arrival": behaviour.ARRIVAL,
     "repeats": behaviour.REPEATS, "fresh": ("dense_mean", "popular_4d"),
 }  # fmt: skip
@@ -72,5 +73,29 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows]) -
         wording.facets(table, batch, _PLACES)
         behaviour.arrival(table, batch, _PLACES)
         behaviour.repeats(table, batch, _PLACES)
-        wording.own_words(table, batch, _PLACES)
+        _own_words(table, batch)
     return batch
+
+
+def _own_words(table: Table, batch: Batch) -> None:
+    """Cosines with the user's own words; NaN for those who say none."""
+    grids = {name: batch.cells.values[PLACE[name]] for name in OWN}
+    for grid in grids.values():
+        grid[:] = np.nan
+    for user, taste in enumerate(batch.tastes):
+        rows = batch.candidates(user)
+        said = [("profile", taste.profile, 1.0)] if taste.profile else []
+        said += [("wish", *wish) for wish in zip(taste.wishes, taste.wish_shares, strict=True)]
+        for kind, words, part in said:
+            share = np.float32(part)
+            lexical = np.zeros(len(table.live), np.float32)
+            table.wording.add_cosines(lexical, *table.wording.query(words))
+            _raise_to(grids[f"{kind}_lexical"][user, : len(rows)], share * lexical[rows])
+            vector = taste.request.texts.get(words)
+            if vector is not None:
+                cosines = table.short[rows] @ table.project(vector[None])[0]
+                _raise_to(grids[f"{kind}_dense"][user, : len(rows)], share * cosines)
+
+
+def _raise_to(into: Floats, values: Floats) -> None:
+    np.fmax(into, values, out=into)

@@ -1,4 +1,4 @@
-"""Features of text: likeness to the history, to what goes with it, to the user's own words; facets and price."""
+"""Features of text: likeness to the history and to what goes with it; facets and price."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ LEXICAL: Final = ("lexical_mean", "lexical_brief", "lexical_if_rare")
 FACETS: Final = (
     "facet_title", "facet_category", "facet_categories", "facet_attributes", "facet_popular", "category_popular", "price",
 )  # fmt: skip
-OWN: Final = ("profile_dense", "profile_lexical", "wish_dense", "wish_lexical")
 
 
 def text(table: Table, batch: Batch, places: Mapping[str, Rows]) -> None:
@@ -231,27 +230,3 @@ def _price(user: int, past: Past, log_price: Floats) -> float:
             price += log_price[past.rows[user, one]]
             priced += 1
     return price / priced if priced else math.nan
-
-
-def own_words(table: Table, batch: Batch, places: Mapping[str, Rows]) -> None:
-    """Cosines with the user's own words; NaN for those who say none."""
-    grids = {name: batch.cells.values[place] for name, place in zip(OWN, places["own"].tolist(), strict=True)}
-    for grid in grids.values():
-        grid[:] = np.nan
-    for user, taste in enumerate(batch.tastes):
-        rows = batch.candidates(user)
-        said = [("profile", taste.profile, 1.0)] if taste.profile else []
-        said += [("wish", *wish) for wish in zip(taste.wishes, taste.wish_shares, strict=True)]
-        for kind, words, part in said:
-            share = np.float32(part)
-            lexical = np.zeros(len(table.live), np.float32)
-            table.wording.add_cosines(lexical, *table.wording.query(words))
-            _raise_to(grids[f"{kind}_lexical"][user, : len(rows)], share * lexical[rows])
-            vector = taste.request.texts.get(words)
-            if vector is not None:
-                cosines = table.short[rows] @ table.project(vector[None])[0]
-                _raise_to(grids[f"{kind}_dense"][user, : len(rows)], share * cosines)
-
-
-def _raise_to(into: Floats, values: Floats) -> None:
-    np.fmax(into, values, out=into)
