@@ -33,6 +33,7 @@ RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin 
 ENV PATH=/coldstream/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    NUMBA_CACHE_DIR=/data/compiled \
     COLDSTREAM_INDEX=edge:/data/index \
     COLDSTREAM_LOG_FORMAT=json
 WORKDIR /data

@@ -14,6 +14,8 @@ ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+# Ranking's loops as machine code, so that the first worker need not wait for them.
+COMPILE := $(BIN)/python -m streams.decide.warmup
 # Stamps carry the checksum of what pyproject.toml says about the package, so that a changed dependency installs anew.
 STAMP := .venv/.coldstream-$(RUNTIME)-$(shell sed '/^\[tool\.ruff\]/,$$d' pyproject.toml | cksum | cut -d' ' -f1)
 export HF_HUB_OFFLINE = 1
@@ -34,17 +36,20 @@ $(BIN)/python:
 $(STAMP)-install: | $(BIN)/python
 	@echo "installing Coldstream into .venv …" >&2
 	@$(PIP) --editable '.[$(RUNTIME),demo]'
+	@$(COMPILE)
 	@touch $@
 
 $(STAMP)-dev: | $(BIN)/python
 	@echo "installing Coldstream and what tests and checks need …" >&2
 	@$(PIP) --editable '.[$(RUNTIME),demo,dev]'
+	@$(COMPILE)
 	@touch $(STAMP)-install $@
 
 $(STAMP)-train: | $(BIN)/python
 	@echo "installing Coldstream and what tests, checks and distilling need …" >&2
 	@$(PIP) '$(TORCH)'
 	@$(PIP) --editable '.[$(RUNTIME),demo,dev,train]'
+	@$(COMPILE)
 	@touch $(STAMP)-install $(STAMP)-dev $@
 
 demo: install ## A live recommender on real data, two minutes; ARGS="DATASET --rate 300" changes it

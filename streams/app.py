@@ -140,6 +140,8 @@ class App:
 
         self._offload = offload
         encoder = self._encoder = await offload(lambda: open_encoder(settings))
+        compiling = asyncio.create_task(self._compile(), name="compile")
+        stack.callback(compiling.cancel)
         index = open_index(settings)
         await index.open(encoder.dimension, encoder.name)
         stack.push_async_callback(index.close)
@@ -170,7 +172,7 @@ class App:
         self.http_url = http.url
         log.info("listening on %s", http.url)
         self._describe(encoder, index)
-        if not await self._unless_stopped(self._compile()) or not await self._take_over(worker, index):
+        if not await self._take_over(worker, index):
             return
         await parts.catalogue.load()
         await worker.upkeep.recover()
@@ -179,6 +181,9 @@ class App:
         model_reader = ModelReader(settings, parts.learning.adopt)
         following = await model_reader.start()
         stack.push_async_callback(model_reader.stop)
+        self._starting = "ranking is being compiled, once on this machine"
+        if not await self._unless_stopped(compiling):
+            return
         self._starting = f"waiting for the group {group_name(settings)} to let this worker in"
         if not await self._unless_stopped(consumer.start(worker)):
             return
@@ -189,15 +194,13 @@ class App:
     async def _compile(self) -> None:
         """Have ranking's loops ready. What nobody has compiled here before is compiled by a process that a stop can end."""
         if FOLDER is not None and not is_kept():
-            self._starting = "ranking is being compiled, once on this machine"
-            log.info("%s: some twenty seconds of a core", self._starting)
+            log.info("ranking is being compiled, once on this machine: some twenty seconds of a core")
             beside = await asyncio.create_subprocess_exec(sys.executable, "-m", warmup.__name__)
             try:
                 await beside.wait()
             finally:
                 if beside.returncode is None:
                     beside.kill()
-            self._starting = "the catalogue is being loaded"
         await self._offload(warmup.warm_up)
 
     async def _take_over(self, worker: Worker, index: Index) -> bool:
@@ -211,9 +214,9 @@ class App:
             log.info("%d items of other encoders brought over", succession.brought)
         return True
 
-    async def _unless_stopped(self, step: Coroutine[Any, Any, None]) -> bool:
+    async def _unless_stopped(self, step: Coroutine[Any, Any, None] | asyncio.Task[None]) -> bool:
         """Take a step of the start; False where it was cancelled, since we are to stop. Raises what the step raises."""
-        taking = asyncio.create_task(step, name="start")
+        taking = step if isinstance(step, asyncio.Task) else asyncio.create_task(step, name="start")
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         await asyncio.wait([taking, stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in (taking, stopping):
