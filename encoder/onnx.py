@@ -121,10 +121,10 @@ def open_bundle(
 ) -> OnnxEncoder:
     """The encoder of the bundle in `path` (None: the shipped one), verified, proved on its golden texts, and warm.
 
-    `threads`: how many cores one call may use (the worker shares its cores, hence 1). Raises BundleError for a
-    damaged bundle, ProviderError if `cuda` is asked for and unusable (unless `allow_cpu`), EncoderError for a dimension
-    that
-    the bundle can't give.
+    `threads`: how many cores one call may use (the worker shares its cores, hence 1); with more than one texts are tokenised
+    on all cores, unless RAYON_NUM_THREADS or TOKENIZERS_PARALLELISM say otherwise. Raises BundleError for a damaged bundle,
+    ProviderError if `cuda` is asked for and unusable (unless `allow_cpu`), EncoderError for a dimension that the bundle can't
+    give.
     """
     if threads == 1:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Provider = Literal["auto", "cpu", "cuda"]
 OUTPUT = "vectors"
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_ATTENTION = {"sdpa_kernel": "55"}
+"""Bits of ONNX Runtime's AttentionBackend: flash (1), memory-efficient (2), TensorRT's (4, 32) and plain (16) kernels, but not
+cuDNN's (8), which on Hopper is the default and plans anew, for 43 ms, each number and length of texts (docs/encoder.md).
+"""
 _FATAL_LOG_ONLY = 3
 _log = logging.getLogger(__name__)
 
@@ -207,7 +211,8 @@ def half_session(bundle: Bundle, providers: list[str]) -> CudaSession:
     }
     lent = [runtime.OrtValue.ortvalue_from_numpy(value) for value in made.values()]
     options.add_external_initializers(list(made), lent)
-    session = _session(runtime, bundle, CUDA_GRAPH, options, providers)
+    chosen = [(name, _ATTENTION) if name == _CUDA else name for name in providers]
+    session = _session(runtime, bundle, CUDA_GRAPH, options, chosen)
     if session.get_providers()[0] != providers[0]:
         message = "onnxruntime could not load CUDA; see that the driver and the libraries of the extra `gpu` are there"
         raise ProviderError(message)
@@ -223,7 +228,7 @@ def _options(runtime: Any) -> Any:
     return options
 
 
-def _session(runtime: Any, bundle: Bundle, graph: str, options: Any, providers: list[str]) -> Any:
+def _session(runtime: Any, bundle: Bundle, graph: str, options: Any, providers: Sequence[object]) -> Any:
     try:
         return runtime.InferenceSession(bundle.files[graph], options, providers=providers)
     except Exception as error:

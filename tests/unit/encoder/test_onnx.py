@@ -106,6 +106,22 @@ def refuse(*_):
     raise ProviderError("no driver here")
 
 
+def test_cuda_does_not_plan_attention_anew_for_each_shape(monkeypatch):
+    """cuDNN's attention (bit 8 of `sdpa_kernel`) does; the plain kernels (16) must stay, which take any mask."""
+    asked = []
+
+    def session(*of):
+        asked.append(of[-1])
+        raise ProviderError("no card here")
+
+    monkeypatch.setattr("encoder.sessions._session", session)
+    with pytest.raises(ProviderError):
+        half_session(read_bundle(), ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    ((name, options), cpu) = asked[0]
+    assert (name, cpu) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert int(options["sdpa_kernel"]) & (8 | 16) == 16
+
+
 def test_the_half_precision_graph_agrees_with_the_whole_one():
     bundle = read_bundle()
     texts = [[101, 2417, 4511, 102], [101, 2317, 102], [101, 102], [101, *range(2000, 2126), 102]]
