@@ -216,7 +216,8 @@ class Learner:
         self._weights[kind] -= RATE * gradient / np.sqrt(self._squares[kind])
 
 
-_PRIOR_LEAD: Final = 2.0
+_PRIOR_LEAD: Final = 1.0
+"""Gain that the prior is given before any lesson, and that single features are in arrears."""
 
 
 def encode_learner(learner: Learner) -> bytes:

@@ -42,6 +42,16 @@ def test_the_guard_lets_the_best_expert_lead_until_the_learned_weights_are_bette
     assert sum(shares.values()) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_the_prior_leads_before_any_lesson_and_a_feature_that_is_a_little_better_after_a_few() -> None:
+    learner = Learner()
+    before = dict(zip(learner.experts, learner.shares()[0].tolist(), strict=True))
+    assert max(before, key=before.__getitem__) == "prior"
+    for seed in range(20):
+        learner.learn(lesson("popular_60d", seed, strength=1.5))
+    after = dict(zip(learner.experts, learner.shares()[0].tolist(), strict=True))
+    assert max(after, key=after.__getitem__) == "popular_60d"
+
+
 def test_a_lesson_is_learned_once_and_a_frozen_learner_learns_nothing() -> None:
     learner = Learner()
     learner.learn(lesson("price", 1), offset=5)
