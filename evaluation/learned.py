@@ -6,12 +6,12 @@ What is compared, on the same steps, slices and candidates as `coldstream evalua
 - `residual`: item = text vector + a residual learned by id (from 0), user = the same mean;
 - `mapped`: item = (1 + M) text vector + residual, M from 0, so that items nobody met learn too;
 - `transformer`: items as in `mapped`; user = the mean + what a Transformer over the last 20 items adds (from 0);
+- `boosted`: as `transformer`, learned on top of the served score, so that it learns what that can't tell;
 - `coldstream + …`: the served ranker (`coldstream`) with that score as one more feature and expert of the guard.
 
 The score is a dot product: an item's bias (popularity, from 0) is its last dimension, which is 1 in every user. All begin as
-`text` exactly. They learn in one pass, in steps of the lessons that the ranker learns from (`draw`: only targets that were
-candidates, candidates as negatives), by a softmax over each lesson; every lesson is judged before it is learned. Rates were
-chosen between .6 and .8 of the stream. Nothing here serves: what came of it is in docs/quality.md. Needs the extra `train`.
+`text` exactly and learn in one pass from the ranker's lessons (`draw`: only targets that were candidates, candidates as
+negatives) by a softmax, each judged before it is learned. Nothing here serves: docs/quality.md. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -43,12 +43,11 @@ from streams.decide.grids import Batch, Past
 from streams.decide.prior import prior_for
 from streams.decide.ranker import FIRST_SQUARES, Learner
 from streams.decide.recommend import draw
-from streams.decide.rerank import rerank
 from streams.decide.table import Table
 from streams.decide.taste import HISTORY, Request
 from streams.values import Ranking, Vector
 
-KINDS: Final = ("residual", "mapped", "transformer")
+KINDS: Final = ("residual", "mapped", "transformer", "boosted")
 RATE_BY_ID: Final = 0.03
 """AdaGrad's rate of residuals and biases."""
 RATE_SHARED: Final = 1e-3
@@ -79,17 +78,18 @@ class Reader(nn.Module):
 
 
 class Vectors(nn.Module):
-    """Vectors of items and users that begin as text. `kind`: `residual`, `mapped` or `transformer`."""
+    """Vectors of items and users that begin as text; `kind`: one of `KINDS`."""
 
     def __init__(self, kind: str, items: int, dimension: int) -> None:
         super().__init__()
         torch.manual_seed(7)
         torch.sparse.check_sparse_tensor_invariants.disable()  # torch's default; said, so that it doesn't warn
+        self.lean = nn.Parameter(torch.tensor(0.0)) if kind == "boosted" else None
         self.residual = nn.Embedding(items, dimension, sparse=True)
         self.bias = nn.Embedding(items, 1, sparse=True)
         self.scale = nn.Parameter(torch.tensor(math.log(SCALE)))
         self.map = None if kind == "residual" else nn.Linear(dimension, dimension, bias=False)
-        self.reader = Reader(dimension) if kind == "transformer" else None
+        self.reader = Reader(dimension) if kind in {"transformer", "boosted"} else None
         by_id = [self.residual.weight, self.bias.weight]
         for zero in [*by_id, *([] if self.map is None else [self.map.weight])]:
             nn.init.zeros_(zero)
@@ -124,10 +124,13 @@ class Vectors(nn.Module):
         with torch.no_grad():
             return np.asarray(self(table, batch).numpy())
 
-    def learn(self, table: Table, batch: Batch, targets: Sequence[int]) -> NDArray[np.float32]:
-        """One step on a batch of lessons, whose first `targets` rows were chosen; the scores from before it."""
+    def learn(
+        self, table: Table, batch: Batch, targets: Sequence[int], served: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """One step on lessons whose first `targets` rows were chosen (`boosted`: on top of `served`); scores before it."""
         self._follow(table)
-        scores = self(table, batch)
+        own = self(table, batch)
+        scores = own if self.lean is None else own + self.lean.exp() * torch.from_numpy(served)
         place, counts = torch.arange(scores.shape[1]), torch.tensor(targets)[:, None]
         chosen = (place < counts).float()
         is_other = (place >= counts) & (place < torch.from_numpy(batch.sizes)[:, None])
@@ -137,7 +140,7 @@ class Vectors(nn.Module):
         for one in self._optimisers:
             one.step()
             one.zero_grad(set_to_none=True)
-        return np.asarray(scores.detach().numpy())
+        return np.asarray(own.detach().numpy())
 
     def _follow(self, table: Table) -> None:
         """Turn what was learned with the table's axes, where those of the first items tell that they were found anew."""
@@ -175,10 +178,12 @@ class Rivals(Ours):
         drawn = draw(self.columns, requests, targets, self.policy)
         there = [(user, lesson) for user, lesson in enumerate(drawn.lessons()) if lesson is not None]
         self.taught += len(there)
+        serving, cold = self.learner.model(), [int(taste.is_cold) for taste in drawn.batch.tastes]
+        served = np.einsum("uf,fuc->uc", serving.weights[cold], serving.scaled(drawn.batch.values))
         scores = {}
         for kind, model in self.models.items() if there else ():
             with self._timed(kind, "learn"):
-                scores[kind] = model.learn(self.columns, drawn.batch, drawn.targets)
+                scores[kind] = model.learn(self.columns, drawn.batch, drawn.targets, served)
         for user, lesson in there:
             with self._timed(OURS, "learn"):
                 self.learner.learn(lesson)
@@ -190,23 +195,18 @@ class Rivals(Ours):
     def rank_batch(self, batch: Batch) -> tuple[Ranking, set[str]]:
         """As `Ours`, and the list of each rival into `lists`."""
         self.ranked += 1
-        self.lists = {"text": self._list(batch, np.nan_to_num(batch.values[PLACE["dense_mean"], 0]))}
+        self.lists = {"text": self.listed(batch, np.nan_to_num(batch.values[PLACE["dense_mean"], 0]))}
         for kind, model in self.models.items():
             with self._timed(kind, "score"):
                 scores = model.score(self.columns, batch)
-            self.lists[kind] = self._list(batch, scores[0])
+            self.lists[kind] = self.listed(batch, scores[0])
             with self._timed(f"{OURS} + {kind}", "score"):
                 serving = self.widened[kind].model()
                 scaled = serving.scaled(np.concatenate([batch.values, scores[None]]))
                 mixed = serving.weights[int(batch.tastes[0].is_cold)] @ scaled[:, 0]
-            self.lists[f"{OURS} + {kind}"] = self._list(batch, mixed)
+            self.lists[f"{OURS} + {kind}"] = self.listed(batch, mixed)
         with self._timed(OURS, "score"):
             return super().rank_batch(batch)
-
-    def _list(self, batch: Batch, scores: NDArray[np.float32]) -> list[int]:
-        rows = batch.rows[0, : batch.sizes[0]]
-        places = rerank(self.columns, rows, scores[: len(rows)], batch.tastes[0], self.policy).places
-        return [int(self._order[row]) for row in rows[places]]  # items enter the table in this order, and none leaves
 
     @contextmanager
     def _timed(self, method: str, what: str) -> Iterator[None]:
@@ -238,7 +238,6 @@ def main() -> None:
     parser.add_argument("--repeats", action="store_true")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     asked = parser.parse_args()
-    torch.set_num_threads(1)
     options = Options(asked.cut, asked.until, asked.max_steps, asked.repeats, asked.simulate_cold)
     stream, encoder = read(asked.folder, options), open_bundle()
     vectors, words = vectors_of(stream, encoder, item_text, encoder.template)
@@ -247,4 +246,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     main()

@@ -17,7 +17,7 @@ from streams.decide.policy import Policy, Protected
 from streams.decide.prior import LearnerState
 from streams.decide.ranker import FIRST_SQUARES, Learner
 from streams.decide.recommend import batch_of, lessons_of, rank
-from streams.decide.rerank import members
+from streams.decide.rerank import members, rerank
 from streams.decide.statistics import Signal, signals_of
 from streams.decide.table import Table
 from streams.decide.taste import Request
@@ -70,6 +70,12 @@ class Ours:
         """`rank` for a batch of one user."""
         found = {self.columns.ids[row] for row in batch.rows[0, : batch.sizes[0]].tolist()}
         return rank(self.columns, batch, self.learner.model(), self.policy)[0], found
+
+    def listed(self, batch: Batch, scores: NDArray[np.float32]) -> list[int]:
+        """The list, re-ranked as all are, that other scores of the candidates of one user give; positions in the catalogue."""
+        rows = batch.rows[0, : batch.sizes[0]]
+        places = rerank(self.columns, rows, scores[: len(rows)], batch.tastes[0], self.policy).places
+        return [int(self._order[row]) for row in rows[places]]  # items enter the table in this order, and none leaves
 
     def protected(self, ranking: Ranking, step: Step) -> dict[str, tuple[int, int, int]]:
         """(places of a list that a group holds, places that its floor owed in vain, targets that belong to it), by group.

@@ -70,8 +70,8 @@ def test_what_goes_together_is_learned_where_text_cannot_tell(table: Table, kind
     model, everything = Vectors(kind, 2 * PAIRS, DIMENSION), set(range(2 * PAIRS))
     for _ in range(60):
         histories = chance.integers(0, 2 * PAIRS, (16, 1)).tolist()
-        lessons = [[own ^ 1, *chance.choice(sorted(everything - {own, own ^ 1}), 20, False)] for (own,) in histories]
-        model.learn(table, batch_of(table, histories, lessons), [1] * 16)
+        lessons = [[own ^ 1, *chance.choice(sorted(everything - {own, own ^ 1}), 12, False)] for (own,) in histories]
+        model.learn(table, batch_of(table, histories, lessons), [1] * 16, np.zeros((16, 13), np.float32))
     batch = batch_of(table, [[row] for row in everything], [sorted(everything - {row}) for row in sorted(everything)])
     gains = {}
     for name, scores in (("text", batch.values[PLACE["dense_mean"]]), ("learned", model.score(table, batch))):
@@ -85,7 +85,7 @@ def test_what_goes_together_is_learned_where_text_cannot_tell(table: Table, kind
 def test_what_was_learned_outlives_new_axes_of_the_table(table: Table, kind: str) -> None:
     model, batch = Vectors(kind, 2 * PAIRS, DIMENSION), batch_of(table, [[1, 5], [2]], [[3, 4, 7], [1, 5, 6]])
     for _ in range(20):
-        model.learn(table, batch, [1, 2])
+        model.learn(table, batch, [1, 2], np.zeros((2, 3), np.float32))
     before = model.score(table, batch)
     turn, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((DIMENSION, DIMENSION)))
     table.short = (table.short @ turn).astype(np.float32)
