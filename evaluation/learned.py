@@ -55,7 +55,6 @@ RATE_SHARED: Final = 1e-3
 SCALE: Final = 5.0
 """What dot products are multiplied by at first: the softmax's inverse temperature."""
 WIDTH: Final = 64
-_FRAME: Final = 1024
 
 
 class Reader(nn.Module):
@@ -132,10 +131,9 @@ class Vectors(nn.Module):
         own = self(table, batch)
         scores = own if self.lean is None else own + self.lean.exp() * torch.from_numpy(served)
         place, counts = torch.arange(scores.shape[1]), torch.tensor(targets)[:, None]
-        chosen = (place < counts).float()
         is_other = (place >= counts) & (place < torch.from_numpy(batch.sizes)[:, None])
         others = scores.masked_fill(~is_other, -1e9).logsumexp(dim=1, keepdim=True)
-        loss = ((torch.logaddexp(scores, others) - scores) * chosen / counts.clamp(min=1)).sum()
+        loss = ((torch.logaddexp(scores, others) - scores) * (place < counts) / counts.clamp(min=1)).sum()
         loss.backward()
         for one in self._optimisers:
             one.step()
@@ -144,7 +142,7 @@ class Vectors(nn.Module):
 
     def _follow(self, table: Table) -> None:
         """Turn what was learned with the table's axes, where those of the first items tell that they were found anew."""
-        old, new = self._text, table.short[: min(len(table.ids), _FRAME)]
+        old, new = self._text, table.short[: min(len(table.ids), 1024)]
         if not np.array_equal(old, new[: len(old)]):
             left, _, right = np.linalg.svd(old.T @ new[: len(old)])
             turn = torch.from_numpy(np.asarray(left @ right, np.float32))
@@ -178,12 +176,13 @@ class Rivals(Ours):
         drawn = draw(self.columns, requests, targets, self.policy)
         there = [(user, lesson) for user, lesson in enumerate(drawn.lessons()) if lesson is not None]
         self.taught += len(there)
-        serving, cold = self.learner.model(), [int(taste.is_cold) for taste in drawn.batch.tastes]
-        served = np.einsum("uf,fuc->uc", serving.weights[cold], serving.scaled(drawn.batch.values))
-        scores = {}
+        unless_cold = Past.of(drawn.batch.tastes).unless_cold  # of users without a past the ranker is told nothing
+        serving, scores = self.learner.model(), {}
+        weights = serving.weights[np.isnan(unless_cold[:, 0]).astype(np.int64)]
+        served = np.einsum("uf,fuc->uc", weights, serving.scaled(drawn.batch.values))
         for kind, model in self.models.items() if there else ():
             with self._timed(kind, "learn"):
-                scores[kind] = model.learn(self.columns, drawn.batch, drawn.targets, served)
+                scores[kind] = model.learn(self.columns, drawn.batch, drawn.targets, served) + unless_cold
         for user, lesson in there:
             with self._timed(OURS, "learn"):
                 self.learner.learn(lesson)
@@ -200,10 +199,11 @@ class Rivals(Ours):
             with self._timed(kind, "score"):
                 scores = model.score(self.columns, batch)
             self.lists[kind] = self.listed(batch, scores[0])
+            told = scores + Past.of(batch.tastes).unless_cold
             with self._timed(f"{OURS} + {kind}", "score"):
                 serving = self.widened[kind].model()
-                scaled = serving.scaled(np.concatenate([batch.values, scores[None]]))
-                mixed = serving.weights[int(batch.tastes[0].is_cold)] @ scaled[:, 0]
+                scaled = serving.scaled(np.concatenate([batch.values, told[None]]))
+            mixed = serving.weights[int(batch.tastes[0].is_cold)] @ scaled[:, 0]
             self.lists[f"{OURS} + {kind}"] = self.listed(batch, mixed)
         with self._timed(OURS, "score"):
             return super().rank_batch(batch)
