@@ -100,7 +100,7 @@ def test_the_comparison_is_with_what_evaluate_finds(tmp_path: Path) -> None:
         event(f"u{user}", f"{4 * chance.integers(0, 15) + user % 4}", 1_700_000_000 + 600 * n)
         for n, user in enumerate(users.tolist())
     ]
-    folder, options = write(tmp_path / "shop", items, events), Options(cut=0.6)
+    folder, options = write(tmp_path / "shop", items, events), Options(cut=0.0, until=0.4)
     stream = read(folder, options)
     vectors, words = vectors_of(stream, Encoder(32), item_text, 1)
     found = compare(stream, options, Rivals(stream, vectors, options, words))
@@ -109,7 +109,10 @@ def test_the_comparison_is_with_what_evaluate_finds(tmp_path: Path) -> None:
     assert set(found["methods"]) == {"coldstream", "text", *KINDS, *(f"coldstream + {kind}" for kind in KINDS)}
     for slices in found["methods"].values():
         assert slices["all"]["n"] == found["steps"] > 20
-    assert found["lessons"] > 60
+    cold = {name: slices["cold_user"] for name, slices in found["methods"].items() if name.startswith("coldstream")}
+    assert len(cold) == 1 + len(KINDS)
+    assert all(one == cold["coldstream"] for one in cold.values()), "of users without a past the ranker is told nothing"
+    assert found["lessons"] > 30
     assert found["cpu_ms"]["transformer"]["learn"] > 0
     ratio = found["against_coldstream"]["text"]["all"]["ratio"]
     assert f"({ratio:.3f} ± " in comparison(json.loads(json.dumps(found)))
