@@ -73,3 +73,13 @@ class Tally:
         ratio = float(ours.mean() / theirs.mean())
         error = float((ours - ratio * theirs).std() / math.sqrt(len(ours)) / theirs.mean())
         return ratio, error
+
+    def against(self, other: str) -> dict[str, dict[str, dict[str, float]]]:
+        """{method: {slice: {ratio, standard_error}}} of all others to one method, where there is one; see `ratio`."""
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for method, slices in self.ndcgs.items():
+            for name in slices:
+                ratio, error = self.ratio(method, other, name)
+                if method != other and not math.isnan(ratio):
+                    found.setdefault(method, {})[name] = {"ratio": round(ratio, 4), "standard_error": round(error, 4)}
+        return found

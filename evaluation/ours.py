@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.protocol import Group, Mask, Options, Step, Stream
+from streams.decide.grids import Batch
 from streams.decide.history import Bounds, apply_event
+from streams.decide.lessons import Lesson
 from streams.decide.policy import Policy, Protected
-from streams.decide.ranker import Learner
+from streams.decide.prior import LearnerState
+from streams.decide.ranker import FIRST_SQUARES, Learner
 from streams.decide.recommend import batch_of, lessons_of, rank
-from streams.decide.rerank import members
+from streams.decide.rerank import members, rerank
 from streams.decide.statistics import Signal, signals_of
 from streams.decide.table import Table
 from streams.decide.taste import Request
@@ -51,6 +54,8 @@ class Ours:
         self._now = -np.inf
         self._texts = texts or {}
         self.states: dict[str, UserState] = {}
+        self.lists: dict[str, list[int]] = {}
+        """What others would have shown at the step that was ranked last, by method; positions in the catalogue."""
         self._met: dict[str, set[str]] = {}
         self._waiting: list[tuple[Request, list[str]]] = []
         self._signals: list[list[Signal]] = []
@@ -59,9 +64,18 @@ class Ours:
     def rank(self, step: Step, among: Mask | None = None) -> tuple[Ranking, set[str]]:
         """(list, candidates by item id) for a step; `among`: of which items of the catalogue, by position."""
         self.flush()
-        batch = batch_of(self.columns, [self._request(step, among)], self.policy)
+        return self.rank_batch(batch_of(self.columns, [self._request(step, among)], self.policy))
+
+    def rank_batch(self, batch: Batch) -> tuple[Ranking, set[str]]:
+        """`rank` for a batch of one user."""
         found = {self.columns.ids[row] for row in batch.candidates(0).tolist()}
         return rank(self.columns, batch, self.learner.model(), self.policy)[0], found
+
+    def listed(self, batch: Batch, scores: NDArray[np.float32]) -> list[int]:
+        """The list, re-ranked as all are, that other scores of the candidates of one user give; positions in the catalogue."""
+        rows = batch.candidates(0)
+        places = rerank(self.columns, rows, scores[: len(rows)], batch.tastes[0], self.policy).places
+        return [int(self._order[row]) for row in rows[places]]  # items enter the table in this order, and none leaves
 
     def protected(self, ranking: Ranking, step: Step) -> dict[str, tuple[int, int, int]]:
         """(places of a list that a group holds, places that its floor owed in vain, targets that belong to it), by group.
@@ -110,13 +124,17 @@ class Ours:
         self._put = end
         if self._waiting:
             requests, targets = zip(*self._waiting, strict=True)
-            for lesson in lessons_of(self.columns, requests, targets, self.policy):
-                if lesson is not None:
-                    self.learner.learn(lesson)
+            self.teach(requests, targets)
             self._waiting.clear()
         for signals in self._signals:
             self.columns.observe(signals)
         self._signals.clear()
+
+    def teach(self, requests: Sequence[Request], targets: Sequence[Sequence[str]]) -> None:
+        """Learn from users who chose `targets` in the state of `requests`."""
+        for lesson in lessons_of(self.columns, requests, targets, self.policy):
+            if lesson is not None:
+                self.learner.learn(lesson)
 
     def state(self, user_id: str) -> UserState:
         """A user's state now; with the profile that the data set gives them."""
@@ -136,3 +154,29 @@ class Ours:
             seed=crc32(f"{step.user_id}:{step.stamp}".encode()),
             among=rows,
         )
+
+
+class Widened(Learner):
+    """The served ranker with one feature more, which is one more expert of the guard."""
+
+    def __init__(self, prior: LearnerState) -> None:
+        super().__init__(prior=prior)
+        column, expert = ((0, 0), (0, 1)), ((0, 0), (0, 1), (0, 1))
+        self._mean, self._square = np.append(self._mean, 0.0), np.append(self._square, 1.0)
+        self._weights = np.pad(self._weights, column)
+        self._squares = np.pad(self._squares, column, constant_values=FIRST_SQUARES)
+        self._experts = np.pad(self._experts, expert)
+        self._experts[:, -1, -1] = 1.0
+        self._gains, self._spreads = np.pad(self._gains, column), np.pad(self._spreads, column, constant_values=1.0)
+        self.experts = (*self.experts, "learned_vectors")
+
+
+class Wider(Lesson, frozen=True):
+    """A lesson with one feature more."""
+
+    whole: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+
+    @property
+    def grid(self) -> NDArray[np.float32]:
+        """Shape [items, features + 1]."""
+        return self.whole

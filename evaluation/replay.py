@@ -111,6 +111,8 @@ class Replay:
         items = [self._position[item_id] for item_id in ranking.item_ids]
         self._outcome.tally.add(OURS, slices, items, targets)
         mask = allowed if among is None else allowed & among
+        for name, rival in self._ours.lists.items():
+            self._outcome.tally.add(name, slices, rival, targets)
         for name, baseline in self._baselines.items():
             self._outcome.tally.add(name, slices, top(baseline.score(step), mask), targets)
         return items, sum(self._stream.items[item].item_id in candidates for item in targets), ranking

@@ -79,3 +79,24 @@ def _table(rows: dict[str, dict[str, Any]]) -> str:
 
 def _shown(value: Any) -> str:
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else escape(str(value))
+
+
+def comparison(found: dict[str, Any]) -> str:
+    """What `python -m evaluation.learned` found, as lines of a terminal; a row for each method."""
+    methods, against = found["methods"], found["against_coldstream"]
+    counts = {name: one["n"] for name, one in methods[OURS].items() if name != "known_user"}
+    lines = [
+        f"{found['dataset']}: {found['steps']:,} steps, {found['lessons']:,} lessons, {found['seconds']:.0f} s",
+        f"{'NDCG@10 (÷ coldstream ± SE)':28}"
+        + "".join(f"{f'{name} ({count:,})':>25}" for name, count in counts.items())
+        + "   CPU ms a lesson, a list",
+    ]
+    for method, slices in methods.items():
+        cells = [f"{slices[name]['ndcg@10']:.4f}" for name in counts]
+        for place, name in enumerate(counts):
+            one = against.get(method, {}).get(name)
+            cells[place] += f" ({one['ratio']:.3f} ± {one['standard_error']:.3f})" if one else ""
+        spent = found["cpu_ms"].get(method, {})
+        costs = "".join(f"{spent[what]:>8.2f}" if what in spent else f"{'–':>8}" for what in ("learn", "score"))
+        lines.append(f"{method:28}" + "".join(f"{cell:>25}" for cell in cells) + costs)
+    return "\n".join(lines)

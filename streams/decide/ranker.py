@@ -118,7 +118,7 @@ class Learner:
         self._experts[:, 1] = _array(prior.weights, 0.0)
         for place, name in enumerate(SINGLE_EXPERTS, start=2):
             self._experts[:, place, PLACE[name]] = -1.0 if name in _DESCENDING else 1.0
-        self.experts = names
+        self.experts: tuple[str, ...] = names
         self._gains = _of_names(first.gains if state else [], names, 0.0)
         self._spreads = _of_names(first.expert_spreads if state else [], names, 1.0)
 
@@ -138,7 +138,7 @@ class Learner:
 
     def shares(self) -> Weights:
         """The share of each expert in what serves, by kind of user. Shape [2, experts]; sums to 1."""
-        gains = self._gains * TEMPERATURE + np.array([0.0, _PRIOR_LEAD] + [-_PRIOR_LEAD] * len(SINGLE_EXPERTS))
+        gains = self._gains * TEMPERATURE + np.array([0.0, _PRIOR_LEAD] + [-_PRIOR_LEAD] * (len(self.experts) - 2))
         powers = np.exp(gains - gains.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -59,6 +60,33 @@ def lessons_of(
     columns: Table, requests: Sequence[Request], targets: Sequence[Sequence[str]], policy: Policy
 ) -> list[Lesson | None]:
     """What is learned from users who chose `targets` in the state of `requests`; None where none was a candidate."""
+    return draw(columns, requests, targets, policy).lessons()
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What users chose, and what they could have been shown instead, before it is packed into lessons."""
+
+    batch: Batch
+    """Of each user the targets that were candidates come first, then some of the other candidates."""
+    targets: list[int]
+    """How many of a user's rows are targets; 0: no lesson, and no rows."""
+    pools: list[int]
+    """Candidates of each user that the others were drawn from."""
+
+    def lessons(self) -> list[Lesson | None]:
+        """A lesson for each user; None where no target was a candidate."""
+        batch = self.batch
+        values, sizes = np.clip(batch.cells.values, -60000, 60000).astype(np.float16), batch.cells.sizes
+        return [
+            Lesson(count, taste.is_cold, pool, values[:, user, : sizes[user]].T.tobytes(), taste.request.now)
+            if count else None
+            for user, (taste, count, pool) in enumerate(zip(batch.tastes, self.targets, self.pools, strict=True))
+        ]  # fmt: skip
+
+
+def draw(columns: Table, requests: Sequence[Request], targets: Sequence[Sequence[str]], policy: Policy) -> Drawn:
+    """Targets and others for users who chose `targets` in the state of `requests`, with their features."""
     tastes = [taste_of(columns, request, policy) for request in requests]
     found = candidates.find(columns, tastes, policy)
     drawn: list[Rows] = []
@@ -72,13 +100,7 @@ def lessons_of(
             others = np.random.default_rng(taste.request.seed).choice(others, LESSON_OTHERS, replace=False)
         counts.append(len(hits) if len(others) else 0)
         drawn.append(np.concatenate([hits, others]) if counts[-1] else np.zeros(0, np.int64))
-    batch = compute(columns, tastes, drawn)
-    values = np.clip(batch.cells.values, -60000, 60000).astype(np.float16)
-    return [
-        Lesson(count, taste.is_cold, len(rows), values[:, user, : batch.cells.sizes[user]].T.tobytes(), taste.request.now)
-        if count else None
-        for user, (taste, count, rows) in enumerate(zip(tastes, counts, found, strict=True))
-    ]  # fmt: skip
+    return Drawn(compute(columns, tastes, drawn), counts, [len(rows) for rows in found])
 
 
 def lesson_of(columns: Table, request: Request, targets: Sequence[str], policy: Policy) -> Lesson | None:
