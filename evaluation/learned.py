@@ -52,9 +52,8 @@ RATE_BY_ID: Final = 0.03
 """AdaGrad's rate of residuals and biases."""
 RATE_SHARED: Final = 1e-3
 """Adam's rate of what items share."""
-SCALE: Final = 5.0
-"""What dot products are multiplied by at first: the softmax's inverse temperature."""
-WIDTH: Final = 64
+SCALE, WIDTH = 5.0, 64
+"""What dot products are multiplied by at first (the softmax's inverse temperature); the Transformer's dimensions."""
 
 
 class Reader(nn.Module):
