@@ -176,7 +176,7 @@ class Rivals(Ours):
     def teach(self, requests: Sequence[Request], targets: Sequence[Sequence[str]]) -> None:
         """As `Ours`, and all rivals."""
         drawn = draw(self.columns, requests, targets, self.policy)
-        there = [(user, lesson) for user, lesson in enumerate(drawn.lessons()) if lesson is not None]
+        there = [(user, lesson) for user, lesson in enumerate(drawn.lessons(self.columns.ids)) if lesson is not None]
         self.taught += len(there)
         cells, cold, scores = drawn.batch.cells, drawn.batch.past.length == 0, {}
         unless_cold = _unless(cold)  # of users without a past the ranker is told nothing

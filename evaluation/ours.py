@@ -16,7 +16,7 @@ from streams.decide.lessons import Lesson
 from streams.decide.policy import Policy, Protected
 from streams.decide.prior import LearnerState
 from streams.decide.ranker import FIRST_SQUARES, Learner
-from streams.decide.recommend import batch_of, lessons_of, rank
+from streams.decide.recommend import batch_of, learn_vectors, lessons_of, rank
 from streams.decide.rerank import members, rerank
 from streams.decide.statistics import Signal, signals_of
 from streams.decide.table import Table
@@ -135,6 +135,7 @@ class Ours:
         for lesson in lessons_of(self.columns, requests, targets, self.policy):
             if lesson is not None:
                 self.learner.learn(lesson)
+                learn_vectors(self.columns, lesson)
 
     def state(self, user_id: str) -> UserState:
         """A user's state now; with the profile that the data set gives them."""

@@ -39,6 +39,7 @@ from streams.flow.report import BatchReport
 from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
 from streams.flow.users import Users
+from streams.flow.vectors import VectorFeed
 from streams.flow.worker import Hold, Worker
 from streams.http.server import HttpServer
 from streams.http.worker_service import WorkerService
@@ -385,7 +386,11 @@ def _parts(
         catalogue,
         Users(index, settings.users_cache),
         StatisticsOwner(index, clock, randomness),
-        Learning(clock, settings.lessons_per_second if settings.learn else 0.0),
+        Learning(
+            clock,
+            settings.lessons_per_second if settings.learn else 0.0,
+            VectorFeed(columns, texts.encoder.name, randomness.token()),
+        ),
         FanOut(index, catalogue, Budget(settings.fan_out_per_second, clock), settings.fan_out_users),
         Quality(columns, arms, clock.now()),
     )

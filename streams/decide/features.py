@@ -17,6 +17,7 @@ from streams.decide.grids import Batch, Cells, Floats, past_of
 from streams.decide.ragged import Rows
 from streams.decide.table import Table
 from streams.decide.taste import HISTORY, Taste
+from streams.decide.vectors import score_learned
 
 HISTORY_PART: Final = "history"
 SIMILAR_USERS_PART: Final = "similar_users"
@@ -34,7 +35,7 @@ FEATURES: Final[dict[str, str]] = {
     **dict.fromkeys(
         ("together_text", "mixture", "mixture_brief", "mixture_1", "mixture_2",
          "mixture_3", "lift", "information", "information_max", "recent_mixture", "recent_lift",
-         "mixture_if_new_user", "either_root", "either_log", "either_information", "together_root", "together_log"),
+         "mixture_if_new_user", "learned_vectors", "either_root", "either_log", "either_information", "together_root", "together_log"),
         SIMILAR_USERS_PART),
     **dict.fromkeys(
         ("popular_6h", "popular_1d", "popular_4d", "popular_14d", "popular_60d", "popular_ever", "met_ever",
@@ -67,6 +68,7 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows]) -
     cells = Cells(rows, sizes, np.empty((len(NAMES), users, width), np.float32))
     batch = Batch(tastes, cells, past_of(tastes), np.zeros((users, HISTORY, width), np.float32))
     if width:
+        _learned(table, batch)
         wording.text(table, batch, _PLACES)
         behaviour.popularity(table, batch, _PLACES)
         pairs.together(table, batch, _PLACES)
@@ -75,6 +77,20 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows]) -
         behaviour.repeats(table, batch, _PLACES)
         _own_words(table, batch)
     return batch
+
+
+def _learned(table: Table, batch: Batch) -> None:
+    """What learned vectors say; NaN for users without a past, and for items that nobody has met."""
+    grid, vectors = batch.cells.values[PLACE["learned_vectors"]], table.learned
+    for user, taste in enumerate(batch.tastes):
+        rows = batch.candidates(user)
+        if taste.is_cold:
+            grid[user] = np.nan
+        else:
+            score_learned(
+                vectors.residual, vectors.bias, table.short, rows, taste.rows, taste.weight, grid[user, : len(rows)]
+            )  # fmt: skip
+            grid[user, : len(rows)][table.counts.events[rows] == 0] = np.nan
 
 
 def _own_words(table: Table, batch: Batch) -> None:

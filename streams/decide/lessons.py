@@ -23,6 +23,12 @@ class Lesson(msgspec.Struct, frozen=True):
     """Candidates that the others were drawn from."""
     values: bytes
     at: float = 0.0
+    items: tuple[str, ...] = ()
+    """Whose rows these are."""
+    history: tuple[str, ...] = ()
+    """What the user had met, newest first, …"""
+    shares: bytes = b""
+    """… and how much each counts; float32."""
     features: str = DIGEST
     """Which features these are: a lesson of a release that has others can't be learned from."""
 
@@ -45,4 +51,8 @@ def decode_lesson(data: bytes) -> Lesson | None:
     rows = len(lesson.values) // (2 * len(NAMES))
     if rows * 2 * len(NAMES) != len(lesson.values) or not 0 < lesson.targets < rows:
         raise msgspec.DecodeError("a lesson of another size than its features have")
+    if len(lesson.items) != rows or len(lesson.shares) != 4 * len(lesson.history):
+        raise msgspec.DecodeError("a lesson that doesn't name its items, or how much its history counts")
+    if not np.isfinite(np.frombuffer(lesson.shares, np.float32)).all():
+        raise msgspec.DecodeError("a lesson with shares that are no numbers")
     return lesson

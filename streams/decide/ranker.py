@@ -35,7 +35,7 @@ PRIOR_LESSONS: Final = 200
 """The prior's moments count as so many lessons."""
 SINGLE_EXPERTS: Final = (
     "popular_14d", "popular_1d", "popular_60d", "popular_ever", "mixture", "mixture_brief", "mixture_1", "either_root",
-    "dense_mean", "dense_last", "lexical_mean", "age", "velocity", "recent_mixture", "repeat_count",
+    "dense_mean", "dense_last", "lexical_mean", "age", "velocity", "recent_mixture", "repeat_count", "learned_vectors",
 )  # fmt: skip
 _DESCENDING: Final = frozenset({"age"})
 WORDS: Final = ("profile_dense", "profile_lexical", "wish_dense", "wish_lexical")
@@ -142,14 +142,17 @@ class Learner:
         powers = np.exp(gains - gains.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
-    def learn(self, lesson: Lesson, offset: int = -1) -> None:
-        """One step. A lesson at an offset that was learned already is left out; a frozen learner learns nothing."""
+    def learn(self, lesson: Lesson, offset: int = -1) -> bool:
+        """One step. A lesson at an offset that was learned already is left out; a frozen learner learns nothing.
+
+        Returns whether anything was learned.
+        """
         if 0 <= offset <= self.offset:
-            return
+            return False
         self.offset = max(self.offset, offset)
         values = lesson.grid
         if self.frozen or values.shape[0] <= lesson.targets:
-            return
+            return False
         self._follow_moments(values[lesson.targets :])
         spread = np.sqrt(np.maximum(self._square, 1e-6)).astype(np.float32)
         spread[_WORDS_AT] = WORDS_SCALE
@@ -160,6 +163,7 @@ class Learner:
         self._judge(kind, scaled, lesson)
         self._step(kind, scaled, lesson.targets)
         self._lessons[kind] += 1
+        return True
 
     def state(self) -> LearnerState:
         """What `Learner(state)` goes on from."""

@@ -60,7 +60,7 @@ def lessons_of(
     columns: Table, requests: Sequence[Request], targets: Sequence[Sequence[str]], policy: Policy
 ) -> list[Lesson | None]:
     """What is learned from users who chose `targets` in the state of `requests`; None where none was a candidate."""
-    return draw(columns, requests, targets, policy).lessons()
+    return draw(columns, requests, targets, policy).lessons(columns.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,16 @@ class Drawn:
     pools: list[int]
     """Candidates of each user that the others were drawn from."""
 
-    def lessons(self) -> list[Lesson | None]:
+    def lessons(self, ids: Sequence[str]) -> list[Lesson | None]:
         """A lesson for each user; None where no target was a candidate."""
         batch = self.batch
         values, sizes = np.clip(batch.cells.values, -60000, 60000).astype(np.float16), batch.cells.sizes
         return [
-            Lesson(count, taste.is_cold, pool, values[:, user, : sizes[user]].T.tobytes(), taste.request.now)
-            if count else None
+            Lesson(
+                count, taste.is_cold, pool, values[:, user, : sizes[user]].T.tobytes(), taste.request.now,
+                tuple(ids[row] for row in batch.candidates(user).tolist()), tuple(ids[row] for row in taste.rows.tolist()),
+                taste.weight.tobytes(),
+            ) if count else None
             for user, (taste, count, pool) in enumerate(zip(batch.tastes, self.targets, self.pools, strict=True))
         ]  # fmt: skip
 
@@ -101,6 +104,17 @@ def draw(columns: Table, requests: Sequence[Request], targets: Sequence[Sequence
         counts.append(len(hits) if len(others) else 0)
         drawn.append(np.concatenate([hits, others]) if counts[-1] else np.zeros(0, np.int64))
     return Drawn(compute(columns, tastes, drawn), counts, [len(rows) for rows in found])
+
+
+def learn_vectors(columns: Table, lesson: Lesson) -> None:
+    """What a lesson teaches of its items' vectors; those that aren't held are left out."""
+    known = columns.rows
+    rows = np.array([known.get(one, -1) for one in lesson.items], np.int64)
+    history = np.array([known.get(one, -1) for one in lesson.history], np.int64)
+    held, targets = rows >= 0, int((rows[: lesson.targets] >= 0).sum())
+    if 0 < targets < held.sum():
+        past, shares = history >= 0, np.frombuffer(lesson.shares, np.float32)
+        columns.learned.learn(columns.short, rows[held], targets, history[past], shares[past])
 
 
 def lesson_of(columns: Table, request: Request, targets: Sequence[str], policy: Policy) -> Lesson | None:

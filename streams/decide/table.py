@@ -21,6 +21,7 @@ from streams.decide.items import TEXT
 from streams.decide.nearness import Nearness
 from streams.decide.ragged import Rows
 from streams.decide.statistics import ItemStatistics, Signal
+from streams.decide.vectors import Vectors
 from streams.decide.wording import Wording
 from streams.values import ItemRecord, Vector
 
@@ -56,6 +57,7 @@ class Table:
         self.companions = Companions()
         self.wording = Wording()
         self.nearness = Nearness()
+        self.learned = Vectors(min(SHORT, dimension))
         self.arrivals = Arrivals()
         self.opening = Arrivals()
         """When items open that have a date of publication."""
@@ -176,6 +178,14 @@ class Table:
         norms = np.linalg.norm(short, axis=-1, keepdims=True)
         return np.asarray(short / np.maximum(norms, 1e-6), np.float32)
 
+    def full(self, short: Matrix) -> Matrix:
+        """Differences of short vectors in the encoder's space. Shape [n, dimension]."""
+        return np.asarray(short @ self._axes.T)
+
+    def to_short(self, full: Vector) -> Vector:
+        """A difference of vectors of the encoder's space on the main axes; `full` undone."""
+        return np.asarray(full @ self._axes)
+
     def nearest(self, short: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
         """(row, cosine) of the rows that may be nearest to a short vector, in no order: see `Nearness`."""
         return self.nearness.nearest(short, len(self.ids), self.short)
@@ -211,7 +221,11 @@ class Table:
         self.mean = vectors.mean(axis=0) if self._given_mean is None else self._given_mean
         centred = vectors - self.mean
         _, axes = np.linalg.eigh(centred.T @ centred)
-        self._axes = np.ascontiguousarray(axes[:, ::-1][:, : self.short.shape[1]].astype(np.float32))
+        before, self._axes = (
+            self._axes,
+            np.ascontiguousarray(axes[:, ::-1][:, : self.short.shape[1]].astype(np.float32)),
+        )
+        self.learned.turn(before, self._axes)
         for start in range(0, len(self.ids), _SAMPLE):
             part = slice(start, start + _SAMPLE)
             self.short[part] = self.project(self.vectors[part].astype(np.float32))
@@ -269,7 +283,7 @@ class Table:
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.full((more, *old.shape[1:]), empty, old.dtype)]))
         self.local, self.sums = np.full(rows, -1, np.int32), np.zeros(rows)
-        for part in (self.counts, self.companions, self.wording, self.nearness):
+        for part in (self.counts, self.companions, self.wording, self.nearness, self.learned):
             part.reserve(rows)
         for moments in self._moments:
             moments.reserve(rows)
@@ -290,6 +304,7 @@ class Table:
         for moments in self._moments:
             moments.clear(rows)
         self.nearness.clear(rows)
+        self.learned.clear(rows)
         self._met = None
         self.latest = [row for row in self.latest if self.ids[row]]
         self._free = rows

@@ -30,6 +30,7 @@ from streams.decide.taste import Request
 from streams.errors import ColdstreamError, PoisonError
 from streams.flow.fanout import Budget
 from streams.flow.users import UserWork
+from streams.flow.vectors import VectorFeed, is_vector
 from streams.ports import Clock, Publisher
 from streams.values import Message, Record, Topic, Vector
 
@@ -81,8 +82,9 @@ class _Choice:
 class Learning:
     """The ranker's weights as this worker has them. Starts with the shipped prior."""
 
-    def __init__(self, clock: Clock, lessons_per_second: float) -> None:
+    def __init__(self, clock: Clock, lessons_per_second: float, vectors: VectorFeed) -> None:
         self._clock = clock
+        self._vectors = vectors
         self._budget = Budget(lessons_per_second, clock)
         self._learner = Learner()
         self._known: bytes | None = None
@@ -114,7 +116,8 @@ class Learning:
     def take(self, lessons: Sequence[tuple[Record, Lesson]], others: Sequence[Record] = ()) -> None:
         """Learn from records of `lessons`; `others` are done with them."""
         for record, lesson in lessons:
-            self._learner.learn(lesson, record.offset)
+            if self._learner.learn(lesson, record.offset):
+                self._vectors.learn(lesson)
             self._records.append(record)
         self._records += others
 
@@ -129,12 +132,15 @@ class Learning:
         keeps_day = bool(self._records) and day > self._checkpoint_day
         if keeps_day:
             messages.append(Message(Topic.MODEL, CHECKPOINT + str(day % CHECKPOINTS).encode(), value, partition=0))
+        if self._records:
+            messages += self._vectors.messages()
         stale, self._stale = self._stale, False
         try:
             await publisher.send(messages)
         except ColdstreamError:
             self._stale = self._stale or stale
             raise
+        self._vectors.told()
         self._published_at = self._clock.monotonic()
         if keeps_day:
             self._checkpoint_day = day
@@ -144,7 +150,13 @@ class Learning:
         return done
 
     def adopt(self, record: Record) -> None:
-        """A record of `model`: it counts where its epoch is later than ours, or has seen more lessons than we."""
+        """A record of `model`: it counts where its epoch is later than ours, or has seen more lessons than we.
+
+        An item's vector is taken over as it is. Raises for what is neither.
+        """
+        if is_vector(record):
+            self._vectors.adopt(record)
+            return
         if record.value is None or record.key is None:
             return
         if record.key.startswith(CHECKPOINT):

@@ -12,11 +12,13 @@ from streams.commands import main
 from streams.decide.features import NAMES
 from streams.decide.lessons import Lesson
 from streams.flow.learning import Learning
+from streams.flow.vectors import VectorFeed
 from streams.kafka.follower import ModelReader
 from streams.kafka.publisher import KafkaPublisher
 from streams.values import Record, Topic
 from tests.support.kafka import eventually
 from tests.support.memory import ManualClock
+from tests.unit.decide.catalogue import filled
 
 
 @pytest.fixture
@@ -33,14 +35,15 @@ def run(settings, monkeypatch, capsys):
 
 
 async def test_the_ranker_is_shown_frozen_and_rolled_back(run, settings):
-    learning, clock = Learning(ManualClock(), 1.0), ManualClock()
+    learning, clock = Learning(ManualClock(), 1.0, VectorFeed(filled(), "a", "b")), ManualClock()
     publisher = KafkaPublisher(settings)
     await publisher.start()
     try:
         await publisher.load_partitions([Topic.MODEL])
         grids = np.random.default_rng(7).normal(size=(3, 12, len(NAMES))).astype(np.float16)
         for offset, grid in enumerate(grids):
-            lesson = Lesson(1, False, 40, grid.tobytes())
+            items = tuple(f"wine-{number}" for number in range(12))
+            lesson = Lesson(1, False, 40, grid.tobytes(), items=items)
             learning.take([(Record(Topic.LESSONS, 0, offset, clock.now(), None, b""), lesson)])
             await learning.publish(publisher, now=True)
             if not offset:

@@ -21,6 +21,7 @@ from streams.flow.quality import Quality
 from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
 from streams.flow.users import Users
+from streams.flow.vectors import VectorFeed
 from streams.flow.worker import Worker
 from streams.values import Message, Record
 from tests.simulation.broker import Group, Place
@@ -112,7 +113,9 @@ class Process:
         table = Table(DIMENSION, knobs.columns_items)
         randomness = SimRandomness(seed)
         self._catalogue = Catalogue(index, table, self.clock, knobs.reload_seconds)
-        self._learning = learning = Learning(self.clock, knobs.lessons_per_second)
+        self._learning = learning = Learning(
+            self.clock, knobs.lessons_per_second, VectorFeed(table, encoder.name, randomness.token())
+        )
         self._statistics = statistics = StatisticsOwner(index, self.clock, randomness)
         setting = Setting(
             World(

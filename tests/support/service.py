@@ -21,6 +21,7 @@ from streams.flow.report import BatchReport
 from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
 from streams.flow.users import Users, from_point
+from streams.flow.vectors import VectorFeed
 from streams.flow.worker import Worker
 from streams.index.exact import ExactIndex
 from streams.ports import Collection
@@ -55,7 +56,7 @@ class Service:
             catalogue,
             Users(self.index, 100),
             StatisticsOwner(self.index, self.clock, randomness),
-            Learning(self.clock, lessons),
+            Learning(self.clock, lessons, VectorFeed(catalogue.columns, self.encoder.name, f"worker-{id(self)}")),
             FanOut(self.index, catalogue, Budget(1000.0, self.clock), fan_out),
             Quality(catalogue.columns, Arms(Policy(explore=False))),
         )

@@ -17,7 +17,8 @@ def lesson(feature: str, seed: int, *, strength: float = 2.0, cold: bool = False
     values = np.random.default_rng(seed).normal(0, 1, (21, len(NAMES))).astype(np.float16)
     values[:, [PLACE[name] for name in WORDS]] = np.nan
     values[0, PLACE[feature]] += strength
-    return Lesson(1, cold, 100, values.tobytes())
+    items = tuple(f"wine-{number}" for number in range(len(values)))
+    return Lesson(1, cold, 100, values.tobytes(), items=items)
 
 
 def test_what_is_chosen_gains_weight_for_that_kind_of_user_alone() -> None:
