@@ -35,7 +35,8 @@ FEATURES: Final[dict[str, str]] = {
     **dict.fromkeys(
         ("together_text", "mixture", "mixture_brief", "mixture_1", "mixture_2",
          "mixture_3", "lift", "information", "information_max", "recent_mixture", "recent_lift",
-         "mixture_if_new_user", "learned_vectors", "either_root", "either_log", "either_information", "together_root", "together_log"),
+         "mixture_if_new_user", "learned_vectors", "either_root", "either_log", "either_information", "together_root",
+         "together_log"),
         SIMILAR_USERS_PART),
     **dict.fromkeys(
         ("popular_6h", "popular_1d", "popular_4d", "popular_14d", "popular_60d", "popular_ever", "met_ever",

@@ -51,6 +51,8 @@ def decode_lesson(data: bytes) -> Lesson | None:
     rows = len(lesson.values) // (2 * len(NAMES))
     if rows * 2 * len(NAMES) != len(lesson.values) or not 0 < lesson.targets < rows:
         raise msgspec.DecodeError("a lesson of another size than its features have")
+    if lesson.pool < rows:
+        raise msgspec.DecodeError("a lesson drawn from fewer candidates than it has")
     if len(lesson.items) != rows or len(lesson.shares) != 4 * len(lesson.history):
         raise msgspec.DecodeError("a lesson that doesn't name its items, or how much its history counts")
     if not np.isfinite(np.frombuffer(lesson.shares, np.float32)).all():

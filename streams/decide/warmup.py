@@ -14,7 +14,7 @@ import numpy as np
 from streams.decide.compiled import keep
 from streams.decide.policy import Policy
 from streams.decide.ranker import Model
-from streams.decide.recommend import lessons_of, recommend
+from streams.decide.recommend import learn_vectors, lessons_of, recommend
 from streams.decide.statistics import signals_of
 from streams.decide.table import Table
 from streams.decide.taste import Request
@@ -37,7 +37,10 @@ def warm_up() -> None:
         history = (*history, one)
     requests = [Request(UserState("known", history=history), 9.0), Request(UserState("unknown"), 9.0)]
     recommend(table, requests, Model.prior(), Policy(exclude_seconds={}))
-    lessons_of(table, requests, [["3"], ["3"]], Policy(exclude_seconds={}))
+    for lesson in lessons_of(table, requests, [["3"], ["3"]], Policy(exclude_seconds={})):
+        if lesson is not None:
+            learn_vectors(table, lesson)
+    table.put([(ItemRecord("new", "another item"), vectors[0])])
     keep()
 
 

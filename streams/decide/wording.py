@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.decide.compiled import compiled
 from streams.decide.providers import Providers
 from streams.decide.ragged import Posted, Postings, Ragged, Rows
 from streams.decide.words import SPACE, facets_of, terms_of, text_of
@@ -53,14 +54,12 @@ class Wording:
         self._facet_postings = Postings(SPACE)
         self._row_counts = np.zeros(0)
         self._norms = np.ones(0)
-        self._scores, self._mark = np.zeros(0, np.float32), np.zeros(0, np.int32)
-        """Zero between two calls, and of no meaning."""
-        self._said = np.zeros(SPACE)
+        self._scores = np.zeros(0, np.float32)
         """Zero between two calls."""
         self.sums, self.shares = np.zeros((SPACE, 2), np.float32), np.zeros(SPACE, np.float32)
         """For whoever sums by term or facet; zero between two calls."""
         self.facet_memo = np.zeros((SPACE, 2), np.float32)
-        """For whoever remembers something by facet within a call; 0 and NaN between two calls."""
+        """For whoever remembers something by facet within a call; 0 and NaN between two."""
         self.facet_memo[:, 1] = np.nan
         self._placed: set[int] = set()
         """Rows that were put, those without any word included (deleted items, titles of signs)."""
@@ -73,7 +72,7 @@ class Wording:
         more = max(0, rows - len(self._norms))
         self._row_counts = np.concatenate([self._row_counts, np.zeros(more)])
         self._norms = np.concatenate([self._norms, np.ones(more)])
-        self._scores, self._mark = np.zeros(len(self._norms), np.float32), np.zeros(len(self._norms), np.int32)
+        self._scores = np.zeros(len(self._norms), np.float32)
         if self._providers is not None:
             self._providers.reserve(rows)
 
@@ -157,28 +156,26 @@ class Wording:
 
     def add_cosines(self, scores: NDArray[np.float32], terms: Rows, weights: NDArray[np.float32]) -> None:
         """Add each item's cosine with the terms to `scores`, shape [rows]; nearly: common words count nothing."""
-        rows, cosines = self._entries(terms, weights)
-        np.add.at(scores, rows, cosines)
+        self._add(scores, terms, weights)
 
     def cosines(self, terms: Rows, weights: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
         """What `add_cosines` would add, of the items that have any of the words: (row, cosine), each row once."""
-        rows, cosines = self._entries(terms, weights)
-        np.add.at(self._scores, rows, cosines)
-        places = np.arange(len(rows), dtype=np.int32)
-        self._mark[rows] = places
-        distinct = rows[self._mark[rows] == places]
-        found = self._scores[distinct]
-        self._scores[distinct] = 0.0
-        return distinct, found
+        rows = self._add(self._scores, terms, weights)
+        found = self._scores[rows]
+        self._scores[rows] = 0.0
+        return rows, found
 
     def between(self, row: int, rows: Rows) -> NDArray[np.float64]:
         """The same cosines of an item with those of `rows`, by looking at their words. Shape [rows]."""
-        terms, said = self._light(*self.of_row(row))
-        self._said[terms] = said
-        owner, flat = self.terms.gather(rows)
-        found = np.bincount(owner, self._said[self.terms["term"][flat]], minlength=len(rows)) / self._norms[rows]
-        self._said[terms] = 0.0
-        return np.asarray(found)
+        (terms, loud), found = self._light(*self.of_row(row)), np.empty(len(rows))
+        _between(self.said, terms, loud, rows, self._norms, self.shares, found)
+        return found
+
+    def _add(self, scores: NDArray[np.float32], terms: Rows, weights: NDArray[np.float32]) -> Rows:
+        """Adds cosines to `scores`; returns the rows whose score was 0 before."""
+        terms, loud = self._light(terms, weights)
+        rows = np.empty(int(self._postings.having[terms].sum()), np.int64)
+        return rows[: _add_words(self._postings.posted(), terms, loud, self._norms, self.shares, scores, rows)]
 
     @property
     def said(self) -> Said:
@@ -197,12 +194,6 @@ class Wording:
         """Rows by facet, until the next change."""
         return self._facet_postings.posted()
 
-    def _entries(self, terms: Rows, weights: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
-        """(row, what one of the words adds to its cosine)."""
-        terms, said = self._light(terms, weights)
-        owner, rows = self._postings.find(terms)
-        return rows, (said[owner] / self._norms[rows]).astype(np.float32)
-
     def _light(self, terms: Rows, weights: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float64]]:
         """The words that are not too common, and their weights times their rarity."""
         heavy = min(max(_HEAVY_LEAST, int(_HEAVY_SHARE * len(self._placed))), _HEAVY_MOST)
@@ -211,3 +202,49 @@ class Wording:
 
     def _rarity(self, terms: NDArray[np.integer]) -> NDArray[np.float64]:
         return np.asarray(np.log((len(self._placed) + 2.0) / (self._postings.having[terms] + 1.0)))
+
+
+@compiled
+def _add_words(
+    posted: Posted, terms: Rows, loud: NDArray[np.float64], norms: NDArray[np.float64], shares: NDArray[np.float32],
+    scores: NDArray[np.float32], rows: Rows,
+) -> int:  # fmt: skip
+    """Adds to `scores` what each of the distinct terms adds to a row's cosine; puts rows whose score was 0 into `rows`:
+    how many. `shares` [terms]: zero before and after.
+    """
+    size, there, late_rows, late_terms = 0, posted.rows, posted.late_rows, posted.late_terms
+    for one in range(len(terms)):
+        shares[terms[one]] = loud[one]
+        for place in range(posted.ends[terms[one]], posted.ends[terms[one] + 1]):
+            row = there[place]
+            if row >= 0 and loud[one] > 0:
+                if scores[row] == 0:
+                    rows[size] = row
+                    size += 1
+                scores[row] += loud[one] / norms[row]
+    for place in range(len(late_rows)):
+        row, share = late_rows[place], shares[late_terms[place]]
+        if row >= 0 and share > 0:
+            if scores[row] == 0:
+                rows[size] = row
+                size += 1
+            scores[row] += share / norms[row]
+    shares[terms] = 0
+    return size
+
+
+@compiled
+def _between(
+    said: Said, terms: Rows, loud: NDArray[np.float64], rows: Rows, norms: NDArray[np.float64],
+    shares: NDArray[np.float32], found: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Cosines of what the terms say with `rows`. `shares` [terms]: zero before and after."""
+    for one in range(len(terms)):
+        shares[terms[one]] = loud[one]
+    for place in range(len(rows)):
+        row, cosine = rows[place], 0.0
+        for entry in range(said.start[row], said.start[row] + said.length[row]):
+            cosine += shares[said.term[entry]]
+        found[place] = cosine / norms[row]
+    for one in range(len(terms)):
+        shares[terms[one]] = 0

@@ -82,7 +82,11 @@ def test_a_lesson_survives_its_bytes_one_of_other_features_is_none_and_a_broken_
     one = lesson("price", 1)
     assert decode_lesson(encode_lesson(one)) == one
     assert decode_lesson(encode_lesson(msgspec.structs.replace(one, features="other", values=b"12"))) is None
-    for changed in ({"values": one.values[:-2]}, {"targets": 0}, {"targets": 21}):
+    wrong: list[dict[str, object]] = [
+        {"values": one.values[:-2]}, {"targets": 0}, {"targets": 21}, {"pool": -1}, {"items": one.items[1:]},
+        {"history": ("a",)}, {"history": ("a",), "shares": np.full(1, np.nan, np.float32).tobytes()},
+    ]  # fmt: skip
+    for changed in wrong:
         with pytest.raises(msgspec.DecodeError):
             decode_lesson(encode_lesson(msgspec.structs.replace(one, **changed)))
     with pytest.raises(msgspec.DecodeError):

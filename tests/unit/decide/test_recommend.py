@@ -8,7 +8,7 @@ import pytest
 from streams.decide.compiled import FOLDER, LOOPS, is_kept
 from streams.decide.policy import Policy
 from streams.decide.ranker import Model
-from streams.decide.recommend import Request, floor_of, lesson_of, recommend
+from streams.decide.recommend import Request, floor_of, learn_vectors, lesson_of, recommend
 from streams.decide.rerank import rerank
 from streams.decide.table import Table
 from streams.decide.taste import taste_of, taste_vector, texts_of
@@ -267,7 +267,10 @@ def test_what_was_compiled_at_the_start_is_all_that_lists_need(lived: Table) -> 
     recommend(
         lived, [Request(state, NOW, texts={"good bread": vector_of("bread-1")}) for state in states], MODEL, POLICY
     )
-    lesson_of(lived, Request(states[0], NOW), ["wine-5"], POLICY)
+    lesson = lesson_of(lived, Request(states[0], NOW), ["wine-5"], POLICY)
+    assert lesson is not None
+    learn_vectors(lived, lesson)
+    lived.put([(record("wine-91"), vector_of("wine-91"))])
     live_through(lived, [["wine-90", "bread-3", "wine-1"]])
     assert {loop.__name__: loop.signatures for loop in LOOPS} == before
     assert is_kept() == (FOLDER is not None)
