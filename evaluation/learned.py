@@ -10,8 +10,8 @@ What is compared, on the same steps, slices and candidates as `coldstream evalua
 - `coldstream + …`: the served ranker (`coldstream`) with that score as one more feature and expert of the guard.
 
 The score is a dot product: an item's bias (from 0) is its last dimension, which is 1 in every user. All begin as `text` and
-learn in one pass from the ranker's lessons by a softmax, each judged before it is learned. Nothing here serves:
-docs/quality.md. Needs the extra `train`.
+learn in one pass from the ranker's lessons by a softmax, each judged before it is learned. What serves is like `residual`
+(`streams/decide/vectors.py`; docs/quality.md). Needs the extra `train`.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ class Widened(Learner):
         self._experts = np.pad(self._experts, expert)
         self._experts[:, -1, -1] = 1.0
         self._gains, self._spreads = np.pad(self._gains, column), np.pad(self._spreads, column, constant_values=1.0)
-        self.experts = (*self.experts, "learned_vectors")
+        self.experts = (*self.experts, "rival")
 
 
 class Wider(Lesson, frozen=True):
