@@ -18,9 +18,10 @@ from streams.values import Message, Record, Topic
 
 VECTOR: Final = b"vector:"
 """Keys of the records: this and the item's id."""
-TOLD_AT_ONCE: Final = 256
-LEAST_MOVED: Final = 0.02
-"""Vectors are of length 1 before they learn; what has moved less is not worth a record."""
+TOLD_AT_ONCE: Final = 64
+LEAST_MOVED: Final = 0.1
+"""Vectors are of length 1 before they learn; what has moved less is not worth a record: each start reads them all."""
+_ENDED_AT_ONCE: Final = 256
 _ORPHANS: Final = 10_000
 _NOBODY: Final = np.zeros(0, np.int64)
 
@@ -81,7 +82,7 @@ class VectorFeed:
     def _ends(self) -> list[Message]:
         if len(self._columns) >= self._columns.capacity:  # not all items are held: nobody knows whose these are
             return []
-        some = list(self._orphans)[:TOLD_AT_ONCE]
+        some = list(self._orphans)[:_ENDED_AT_ONCE]
         for item_id in some:
             del self._orphans[item_id]
         return [_message(item_id, None) for item_id in some if item_id not in self._columns]

@@ -36,6 +36,11 @@ SINGLE: Final = (Topic.LESSONS, Topic.MODEL)
 """Topics of one partition: one worker learns from all lessons, and one log of weights is in order."""
 
 
+MODEL_SEGMENT_BYTES: Final = 8 << 20
+THRIFTY: Final = ("segment.bytes", "min.cleanable.dirty.ratio")
+"""What only makes a start quicker."""
+
+
 @dataclass(frozen=True, slots=True)
 class WantedTopic:
     """One topic as it should be; `name` without the prefix."""
@@ -81,6 +86,8 @@ def wanted_topics(settings: Settings, partitions: int = PARTITIONS) -> tuple[Wan
             configuration = {"cleanup.policy": "delete", "retention.ms": str(days[topic] * DAY_MILLISECONDS)}
         if topic in (Topic.EVENTS, Topic.USERS):
             configuration["message.timestamp.type"] = "LogAppendTime"
+        if topic is Topic.MODEL:  # every start reads it whole: what compaction doesn't look at must stay short
+            configuration |= {"segment.bytes": str(MODEL_SEGMENT_BYTES), "min.cleanable.dirty.ratio": "0.1"}
         if topic is Topic.DEAD_LETTERS:
             configuration["max.message.bytes"] = str(largest_message_bytes(settings))
         wanted.append(WantedTopic(topic, 1 if topic in SINGLE else partitions, configuration))
@@ -113,15 +120,8 @@ def _compare(topic: WantedTopic, there: FoundTopic) -> list[Difference]:
             continue
         if key == "cleanup.policy" and topic.name is Topic.RECOMMENDATIONS and "compact" in is_value.split(","):
             continue
-        differences.append(
-            Difference(
-                topic.name,
-                key,
-                value,
-                is_value,
-                f"kafka-configs --alter --entity-type topics --add-config {key}={value}",
-            )
-        )
+        remedy, serious = f"kafka-configs --alter --entity-type topics --add-config {key}={value}", key not in THRIFTY
+        differences.append(Difference(topic.name, key, value, is_value, remedy, serious=serious))
     return differences
 
 

@@ -150,7 +150,7 @@ def test_insight_tells_shares(clock: ManualClock) -> None:
 async def test_vectors_that_were_learned_are_told_and_say_the_same_on_other_axes(clock: ManualClock) -> None:
     table, publisher = filled(), MemoryPublisher()
     learning = learning_of(clock, table)
-    learn(learning, *range(20))
+    learn(learning, *range(60))
     await learning.publish(publisher, now=True)
     told = [message for message in publisher.sent if (message.key or b"").startswith(VECTOR)]
     assert len(told) == 13
@@ -176,7 +176,7 @@ async def test_what_was_not_told_is_told_once_the_broker_is_back(clock: ManualCl
             raise BrokerUnavailableError("away")
 
     learning, publisher = learning_of(clock), MemoryPublisher()
-    learn(learning, *range(5))
+    learn(learning, *range(40))
     with pytest.raises(BrokerUnavailableError):
         await learning.publish(Away(), now=True)
     await learning.publish(publisher, now=True)
@@ -186,7 +186,7 @@ async def test_what_was_not_told_is_told_once_the_broker_is_back(clock: ManualCl
 async def test_vectors_of_items_that_nobody_holds_are_ended_by_who_learns(clock: ManualClock) -> None:
     publisher, empty = MemoryPublisher(), Table(DIMENSION)
     learning = learning_of(clock)
-    learn(learning, *range(20))
+    learn(learning, *range(60))
     await learning.publish(publisher, now=True)
     told = [message for message in publisher.sent if (message.key or b"").startswith(VECTOR)]
     empty.put([(record("wine-1"), vector_of("wine-1"))])
