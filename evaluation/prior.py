@@ -23,6 +23,8 @@ from streams.values import Vector
 
 OWN_WORDS = {"profile_dense": 0.5, "profile_lexical": 0.3, "wish_dense": 1.5, "wish_lexical": 1.0}
 """Set by hand, since no data set holds searches or profiles: a wish outweighs any history, a profile any popularity."""
+UNLEARNED = {"learned_vectors": 0.0}
+"""Vectors that have learned nothing yet say no more than the text."""
 START = {"popular_14d": 0.3, "mixture": 0.3, "dense_mean": 0.3, "lexical_mean": 0.3}
 
 
@@ -55,7 +57,7 @@ def average(states: Sequence[LearnerState]) -> LearnerState:
         for name in FEATURES
     }
     weights = [
-        {name: float(np.median([one.weights[kind][name] for one in states])) for name in FEATURES} | OWN_WORDS
+        {name: float(np.median([one.weights[kind][name] for one in states])) for name in FEATURES} | OWN_WORDS | UNLEARNED
         for kind in range(2)
     ]
     return LearnerState(mean=mean, spread={name: float(np.sqrt(one)) for name, one in square.items()}, weights=weights)
