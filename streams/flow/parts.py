@@ -67,6 +67,8 @@ class Limits:
     """The largest event that is applied."""
     debezium: Mapping[Topic, Mapping[str, str]] = field(default_factory=dict)
     """Topics that carry a database's change events, with the columns (by field) of other names than their fields."""
+    flush_points: int = 32
+    """Points of statistics that are written between two batches, so that none waits long."""
 
     def largest(self, topic: Topic) -> int:
         """Bytes of the largest record of a topic that is applied."""

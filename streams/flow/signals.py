@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, Protocol
 from zlib import crc32
 
@@ -103,8 +104,12 @@ class _Memory:
     dirty: dict[str, None] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     """Folded, and done once the points are written."""
+    turn: list[str] = field(default_factory=list)
+    """What the flush that is under way has still to write, …"""
+    turn_records: list[Record] = field(default_factory=list)
+    """… and the records that are done then."""
     unsure: bool = False
-    """Whether a flush failed half way: then nobody knows which writes took effect."""
+    """Whether a flush failed half way: then nobody knows which writes of its last call took effect."""
 
     def refold(self, item_id: str, point: Point | None) -> bool:
         """Fold what waits into what was found; whether any of it was news."""
@@ -135,7 +140,12 @@ class StatisticsOwner:
     @property
     def waiting(self) -> bool:
         """Whether anything waits for a flush."""
-        return bool(self._memory.records)
+        return bool(self._memory.records) or self.flushing
+
+    @property
+    def flushing(self) -> bool:
+        """Whether a flush is under way that another call goes on with."""
+        return bool(self._memory.turn or self._memory.turn_records)
 
     async def take(self, batches: Sequence[tuple[Record, SignalBatch]], columns: Counted) -> None:
         """Fold records, and let this worker's columns count along. Nothing is written yet.
@@ -163,30 +173,40 @@ class StatisticsOwner:
         """Records that say nothing (dead letters): done after the flush of what came before them."""
         self._memory.records += records
 
-    async def flush(self, guard: Callable[[], None]) -> list[Record]:
-        """Write what changed; returns the records that are done, in the order in which they were taken."""
+    async def flush(self, guard: Callable[[], None], most: int | None = None) -> list[Record]:
+        """Write what changed, `most` points a call; returns the records that are done, in the order in which they were taken.
+
+        These are what was taken before the first of the calls that it takes; none before the last.
+        """
         memory = self._memory
+        if not self.flushing:
+            memory.turn, memory.turn_records = list(memory.dirty), memory.records
+            memory.dirty, memory.records = {}, []
 
         async def again(lost: Mapping[str, Point | None]) -> Sequence[Write]:
             news = [item_id for item_id, point in lost.items() if memory.refold(item_id, point)]
             return [self._to_write(memory.points[item_id]) for item_id in news]
 
-        dirty = list(memory.dirty)
+        some = memory.turn[:most]
         if memory.unsure:
-            found = await self._index.read(Collection.STATISTICS, dirty)
-            writes = await again(dict(zip(dirty, found, strict=True)))
+            found = await self._index.read(Collection.STATISTICS, some)
+            writes = await again(dict(zip(some, found, strict=True)))
         else:
-            writes = [self._to_write(memory.points[item_id]) for item_id in dirty]
+            writes = [self._to_write(memory.points[item_id]) for item_id in some]
         memory.unsure = True
         await persist(self._index, Collection.STATISTICS, writes, again, guard)
         memory.unsure = False
-        for item_id in dirty:
+        for item_id in some:  # what was folded since the first call is written with the rest
             memory.points[item_id].pending.clear()
-        memory.dirty.clear()
-        done, memory.records = sorted(memory.records, key=lambda record: (record.partition, record.offset)), []
-        while len(memory.points) > self._capacity:
-            memory.points.popitem(last=False)
-        return done
+            memory.dirty.pop(item_id, None)
+        del memory.turn[: len(some)]
+        if memory.turn:
+            return []
+        done, memory.turn_records = memory.turn_records, []
+        for item_id in list(islice(memory.points, max(0, len(memory.points) - self._capacity))):
+            if item_id not in memory.dirty:
+                del memory.points[item_id]
+        return sorted(done, key=lambda record: (record.partition, record.offset))
 
     def drop(self) -> None:
         """Forget what is unflushed: the next owner reads it again. A flush under way ends with what it has."""

@@ -76,12 +76,16 @@ class Upkeep:
             if hit.key and isinstance(erased_at, float):
                 self._repeat(hit.key, erased_at)
 
-    def due(self, owned: Mapping[str, frozenset[int]], *, stopping: bool) -> Iterator[Act]:
-        """The acts that are due now, one after the other."""
-        clock = self._world.clock
-        if stopping or clock.monotonic() - self._flushed_at >= self._limits.flush_seconds:
-            yield self.finish if stopping else self._flush
-            self._flushed_at = clock.monotonic()
+    def due(self, owned: Mapping[str, frozenset[int]], *, stopping: bool, busy: bool) -> Iterator[Act]:
+        """The acts that are due now, one after the other. `busy`: records may be waiting, so that none takes long."""
+        clock, statistics = self._world.clock, self._parts.statistics
+        if stopping or statistics.flushing or clock.monotonic() - self._flushed_at >= self._limits.flush_seconds:
+            if stopping:
+                yield self.finish
+            else:
+                yield lambda: self._flush(self._limits.flush_points if busy else None)
+            if not statistics.flushing:
+                self._flushed_at = clock.monotonic()
         yield self._reload
         yield lambda: self._turn(owned)
         yield self._repeat_tombstones
@@ -119,11 +123,13 @@ class Upkeep:
 
     async def finish(self) -> None:
         """Flush and publish what was learned, whether due or not."""
+        while self._parts.statistics.flushing:
+            await self._flush()
         await self._flush(now=True)
 
-    async def _flush(self, *, now: bool = False) -> None:
+    async def _flush(self, most: int | None = None, *, now: bool = False) -> None:
         if self._parts.statistics.waiting:
-            self._world.ownership.acknowledge(await self._parts.statistics.flush(self._guard))
+            self._world.ownership.acknowledge(await self._parts.statistics.flush(self._guard, most))
         done = await self._parts.learning.publish(self._world.publisher, now=now)
         if done:
             self._world.ownership.acknowledge(done)

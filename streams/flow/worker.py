@@ -124,7 +124,7 @@ class Worker:
                 taken = self._buffer.take(self._most, self._limits.items_share)
                 self._in_hand = len(taken)
                 await self.step(taken)
-                await self.maintain()
+                await self.maintain(busy=bool(taken))
             finally:
                 self._in_hand = 0
                 self._idle.set()
@@ -182,9 +182,9 @@ class Worker:
         self._observe(report)
         return True
 
-    async def maintain(self) -> None:
+    async def maintain(self, *, busy: bool = False) -> None:
         """Whatever is due: flush, reload, expiries, waiting refreshes, repeated tombstones, the model."""
-        for act in self._upkeep.due(self._owned, stopping=self._stopping):
+        for act in self._upkeep.due(self._owned, stopping=self._stopping, busy=busy):
             await self._until_done(act)
 
     async def _until_done(self, act: Callable[[], Awaitable[T]], *, divisible: bool = False) -> T | None:

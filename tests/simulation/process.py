@@ -58,6 +58,7 @@ class Knobs:
     fan_out_per_second: float
     lessons_per_second: float
     list_size: int
+    flush_points: int
 
     @classmethod
     def draw(cls, random: Random, *, lessons: bool) -> Knobs:
@@ -75,6 +76,7 @@ class Knobs:
             fan_out_per_second=20.0 if fan_out else 0.0,
             lessons_per_second=5.0 if lessons else 0.0,
             list_size=random.choice((2, 10)),
+            flush_points=random.choice((1, 2, 32)),
         )
 
 
@@ -144,6 +146,7 @@ class Process:
                 batch_size=knobs.batch_size,
                 items_share=0.25,
                 flush_seconds=knobs.flush_seconds,
+                flush_points=knobs.flush_points,
             ),
             Hooks(waiting_items=lambda: 0.0),
         )
