@@ -57,7 +57,9 @@ def average(states: Sequence[LearnerState]) -> LearnerState:
         for name in FEATURES
     }
     weights = [
-        {name: float(np.median([one.weights[kind][name] for one in states])) for name in FEATURES} | OWN_WORDS | UNLEARNED
+        {name: float(np.median([one.weights[kind][name] for one in states])) for name in FEATURES}
+        | OWN_WORDS
+        | UNLEARNED
         for kind in range(2)
     ]
     return LearnerState(mean=mean, spread={name: float(np.sqrt(one)) for name, one in square.items()}, weights=weights)

@@ -43,7 +43,9 @@ async def stored(index: ExactIndex) -> dict[str, int]:
     return {one.item_id: one.events for one in found}
 
 
-async def test_a_record_is_done_when_the_last_of_its_points_is_written(index: ExactIndex, owner: StatisticsOwner) -> None:
+async def test_a_record_is_done_when_the_last_of_its_points_is_written(
+    index: ExactIndex, owner: StatisticsOwner
+) -> None:
     await owner.take([taken(0, *ITEMS)], Table(4))
     for number in range(4):
         assert await owner.flush(nobody, 1) == []
