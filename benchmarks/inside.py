@@ -245,10 +245,10 @@ def place_of(items: int, draw: random.Random) -> int:
     return min(int(items ** draw.random()) - 1, items - 1)
 
 
-def memory() -> dict[str, float]:
-    """MiB of this process: what it holds itself, mapped files apart (Edge maps its own, the kernel may drop them)."""
+def memory(pid: int | str = "self") -> dict[str, float]:
+    """MiB of a process: what it holds itself, mapped files apart (Edge maps its own, the kernel may drop them)."""
     values = {}
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
         if name in ("RssAnon", "RssFile"):
             values[name] = int(value.split()[0]) / 1024

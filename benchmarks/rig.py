@@ -105,6 +105,8 @@ class Rig:
 
     def __init__(self, kafka: str, folder: Path, **others: str) -> None:
         self.folder = folder
+        self.pid = 0
+        """The worker's."""
         prefix = f"b{secrets.token_hex(4)}-"
         self.settings = Settings(kafka=kafka, topic_prefix=prefix)
         self.environment = environment_of(kafka, folder, topic_prefix=prefix, **others)
@@ -262,7 +264,8 @@ async def rig(kafka: str, folder: Path, *, partitions: int = 4, **others: str) -
     made.folder.mkdir()
     await made.create(partitions)
     try:
-        with worker(made.environment, made.folder / "worker.log"):
+        with worker(made.environment, made.folder / "worker.log") as process:
+            made.pid = process.pid
             yield made
     finally:
         await made.close()
