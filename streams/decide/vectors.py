@@ -64,6 +64,15 @@ class Vectors:
 
 
 @compiled
+def _dot(one: Floats, other: Floats) -> np.float32:
+    """The product of two vectors; numba's own needs scipy."""
+    found = np.float32(0)
+    for axis in range(len(one)):
+        found += one[axis] * other[axis]
+    return found
+
+
+@compiled
 def _learn(
     residual: Floats, bias: Floats, squares: Floats, moved: Floats, short: Floats, rows: Rows, targets: int, history: Rows,
     shares: Floats,
@@ -74,7 +83,7 @@ def _learn(
     scores, pull = np.empty(len(rows)), np.zeros(len(rows))
     for place in range(len(rows)):
         row = rows[place]
-        scores[place] = SCALE * np.dot(short[row] + residual[row], user) + bias[row]
+        scores[place] = SCALE * _dot(short[row] + residual[row], user) + bias[row]
     powers = np.exp(scores - scores.max())
     others = powers[targets:].sum()
     for target in range(targets):
@@ -97,7 +106,7 @@ def _learn(
 
 @compiled
 def _step(residual: Floats, squares: Floats, moved: Floats, row: int, gradient: Floats) -> None:
-    square = np.float32(np.dot(gradient, gradient))
+    square = _dot(gradient, gradient)
     squares[row, 0] += square / np.float32(len(gradient))
     rate = RATE / math.sqrt(squares[row, 0])
     residual[row] -= rate * gradient
