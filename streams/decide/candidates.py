@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.decide.policy import Policy
-from streams.decide.ragged import Rows
-from streams.decide.sources import Mask, heaviest_companions, keep_allowed, popular_in_facets
+from streams.decide.ragged import Mask, Rows
+from streams.decide.sources import heaviest_companions, keep_allowed, popular_in_facets
 from streams.decide.table import POPULAR, POPULAR_HORIZONS, Table, best_of
 from streams.decide.taste import Request, Taste
 from streams.values import Exclusion, Interaction, ItemRecord

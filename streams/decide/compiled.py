@@ -57,14 +57,9 @@ if FOLDER is not None:
     numba.config.CACHE_DIR = str(FOLDER)  # type: ignore[attr-defined]
 
 
-LOOPS: Final[list[Any]] = []
-"""What is compiled."""
-
-
 def compiled(function: Function) -> Function:
     """A function of arrays and numbers as machine code that runs without the interpreter's lock."""
     made = numba.njit(cache=FOLDER is not None, nogil=True, fastmath=_RELAXED, error_model="numpy")(function)
-    LOOPS.append(made)
     return cast("Function", made)
 
 

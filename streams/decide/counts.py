@@ -89,14 +89,6 @@ class Counts:
         """Positive events of all items of the longest horizon, in scaled units."""
         return float(self._totals[SIXTY_DAYS])
 
-    def sixty(self, rows: Rows, now: float) -> Floats:
-        """Positive events of rows of the longest horizon at `now`."""
-        return np.asarray(self.scaled[rows, SIXTY_DAYS] * self.sixty_day_decay(now))
-
-    def sixty_of(self, rows: Rows, now: Floats) -> Floats:
-        """Positive events of rows [users, …] of the longest horizon, at each user's `now`."""
-        return np.asarray(self.scaled[rows, SIXTY_DAYS] * self.sixty_day_decay(now)[:, None])
-
     def totals(self, now: float | Floats) -> Floats:
         """Sum over all items, by horizon."""
         return self._totals * self.decay(now, 0 if np.ndim(now) == 0 else 1)

@@ -13,8 +13,8 @@ import numpy as np
 from streams.decide import features_behaviour as behaviour
 from streams.decide import features_pairs as pairs
 from streams.decide import features_text as wording
-from streams.decide.grids import Batch, Cells, Floats, past_of
-from streams.decide.ragged import Rows
+from streams.decide.grids import Batch, Cells, past_of
+from streams.decide.ragged import Floats, Rows
 from streams.decide.table import Table
 from streams.decide.taste import HISTORY, Taste
 from streams.decide.vectors import score_learned
@@ -69,7 +69,11 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows]) -
     cells = Cells(rows, sizes, np.empty((len(NAMES), users, width), np.float32))
     batch = Batch(tastes, cells, past_of(tastes), np.zeros((users, HISTORY, width), np.float32))
     if width:
-        _learned(table, batch)
+        vectors, past = table.learned, batch.past
+        score_learned(
+            vectors.residual, vectors.bias, table.short, table.counts.events, rows, sizes, past.rows, past.length,
+            past.weight, cells.values[PLACE["learned_vectors"]],
+        )  # fmt: skip
         wording.text(table, batch, _PLACES)
         behaviour.popularity(table, batch, _PLACES)
         pairs.together(table, batch, _PLACES)
@@ -78,20 +82,6 @@ def compute(table: Table, tastes: Sequence[Taste], candidates: Sequence[Rows]) -
         behaviour.repeats(table, batch, _PLACES)
         _own_words(table, batch)
     return batch
-
-
-def _learned(table: Table, batch: Batch) -> None:
-    """What learned vectors say; NaN for users without a past, and for items that nobody has met."""
-    grid, vectors = batch.cells.values[PLACE["learned_vectors"]], table.learned
-    for user, taste in enumerate(batch.tastes):
-        rows = batch.candidates(user)
-        if taste.is_cold:
-            grid[user] = np.nan
-        else:
-            score_learned(
-                vectors.residual, vectors.bias, table.short, rows, taste.rows, taste.weight, grid[user, : len(rows)]
-            )  # fmt: skip
-            grid[user, : len(rows)][table.counts.events[rows] == 0] = np.nan
 
 
 def _own_words(table: Table, batch: Batch) -> None:

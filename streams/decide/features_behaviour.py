@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from streams.decide.arrivals import Moments, came_by
 from streams.decide.compiled import compiled
 from streams.decide.counts import DAY_SECONDS, Met
-from streams.decide.grids import Batch, Cells, Doubles, Past
-from streams.decide.ragged import Rows
+from streams.decide.grids import Batch, Cells, Past
+from streams.decide.ragged import Doubles, Rows
 from streams.decide.statistics import log_gap
 from streams.decide.table import Table
 from streams.values import Exclusion, Interaction, UserState

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from streams.decide.companions import Pairs
 from streams.decide.compiled import compiled
 from streams.decide.counts import SIXTY_DAYS, Met
-from streams.decide.grids import Batch, Cells, Doubles, Floats, Past
-from streams.decide.ragged import Rows
+from streams.decide.grids import Batch, Cells, Past
+from streams.decide.ragged import Doubles, Floats, Rows
 from streams.decide.statistics import PAIR_UNIT, PERIOD_SECONDS
 from streams.decide.table import Table
 

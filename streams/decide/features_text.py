@@ -11,8 +11,8 @@ import numpy as np
 from streams.decide.companions import Pairs
 from streams.decide.compiled import compiled, heaviest
 from streams.decide.counts import SIXTY_DAYS
-from streams.decide.grids import Batch, Cells, Doubles, Floats, Past
-from streams.decide.ragged import Rows
+from streams.decide.grids import Batch, Cells, Past
+from streams.decide.ragged import Doubles, Floats, Rows
 from streams.decide.table import Table
 from streams.decide.wording import Kinds, Said
 from streams.decide.words import MOST_FACETS

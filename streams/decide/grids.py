@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from streams.decide.ragged import Rows
+from streams.decide.ragged import Doubles, Floats, Rows
 from streams.decide.taste import HISTORY, Taste
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 
 class Cells(NamedTuple):

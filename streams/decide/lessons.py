@@ -55,6 +55,7 @@ def decode_lesson(data: bytes) -> Lesson | None:
         raise msgspec.DecodeError("a lesson drawn from fewer candidates than it has")
     if len(lesson.items) != rows or len(lesson.shares) != 4 * len(lesson.history):
         raise msgspec.DecodeError("a lesson that doesn't name its items, or how much its history counts")
-    if not np.isfinite(np.frombuffer(lesson.shares, np.float32)).all():
-        raise msgspec.DecodeError("a lesson with shares that are no numbers")
+    shares = np.frombuffer(lesson.shares, np.float32)
+    if not ((shares >= 0.0) & (shares <= 1.0)).all():  # not so for NaN either
+        raise msgspec.DecodeError("a lesson with shares that are none")
     return lesson

@@ -11,6 +11,9 @@ from numpy.typing import DTypeLike, NDArray
 
 Rows = NDArray[np.int64]
 """Positions of items in the table."""
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 _LEAST_POOL: Final = 1024
 _TAIL_SHARE: Final = 0.01
@@ -76,15 +79,6 @@ class Ragged:
         for name, entries in values.items():
             self.columns[name][span] = entries
 
-    def append(self, rows: Rows, /, **values: NDArray[Any] | int) -> None:
-        """Add one entry to each of these distinct rows."""
-        for row in rows[self.length[rows] == self._room[rows]].tolist():
-            self._make_room(row, int(self.length[row]) + 1)
-        at = self.start[rows] + self.length[rows]
-        for name, entries in values.items():
-            self.columns[name][at] = entries
-        self.length[rows] += 1
-
     def extend(self, row: int, count: int, /, **values: NDArray[Any] | int) -> None:
         """Add `count` entries to one row."""
         self._make_room(row, int(self.length[row]) + count)
@@ -114,7 +108,7 @@ class Ragged:
         rows = np.flatnonzero(self._room)
         _, flat = self.gather(rows)
         lengths = self.length[rows]
-        rooms = np.maximum(4, lengths + lengths // 4)  # more than it has: `append` may be amid giving rows their room
+        rooms = np.maximum(4, lengths + lengths // 4)
         starts = np.cumsum(rooms) - rooms
         total = int(rooms.sum())
         target = np.arange(len(flat)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
@@ -142,7 +136,6 @@ class Postings:
         self._ends = np.zeros(space + 1, np.int64)
         self._tail: list[tuple[Rows, Rows]] = []
         self._tail_entries = 0
-        self._asked = np.full(space, -1, np.int64)
         self._holes = 0
 
     def add(self, row: int, terms: Rows) -> None:
@@ -178,26 +171,6 @@ class Postings:
         """All rows by term, until the next change."""
         self._tidy()
         return Posted(self._ends, self._rows, *(self._tail_arrays() if self._tail else _NOTHING))
-
-    def find(self, terms: Rows) -> tuple[Rows, Rows]:
-        """(index into terms, row) of every entry of these distinct terms."""
-        self._tidy()
-        starts = self._ends[terms]
-        lengths = self._ends[terms + 1] - starts
-        owner = np.repeat(np.arange(len(terms)), lengths)
-        flat = np.arange(len(owner)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        rows = self._rows[flat].astype(np.int64)
-        if self._tail:
-            self._asked[terms] = np.arange(len(terms))
-            tail_rows, tail_terms = self._tail_arrays()
-            asked = self._asked[tail_terms]
-            self._asked[terms] = -1
-            owner = np.concatenate([owner, asked[asked >= 0]])
-            rows = np.concatenate([rows, tail_rows[asked >= 0]])
-        if self._holes:
-            there = rows != _HOLE
-            owner, rows = owner[there], rows[there]
-        return owner, rows
 
     def _append(self, rows: Rows, terms: Rows) -> None:
         self._tail.append((rows, terms))

@@ -20,9 +20,9 @@ from streams.decide.features import (
     SIMILAR_USERS_PART,
     WISH_PART,
 )
-from streams.decide.grids import Batch, Doubles, Floats, Past
+from streams.decide.grids import Batch, Past
 from streams.decide.policy import Protected
-from streams.decide.ragged import Rows
+from streams.decide.ragged import Doubles, Floats, Rows
 from streams.decide.ranker import CLIP, Model
 from streams.decide.rerank import EXPLORE
 from streams.decide.table import Table

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from streams.decide.compiled import compiled
 from streams.decide.policy import Policy, Protected
-from streams.decide.ragged import Rows
+from streams.decide.ragged import Floats, Rows
 from streams.decide.table import Table
 from streams.decide.taste import Request, Taste
-
-Floats = NDArray[np.float32]
 
 EXPLORED: Final = 2
 EXPLORING: Final = 10

@@ -11,12 +11,8 @@ from numpy.typing import NDArray
 from streams.decide.companions import Pairs
 from streams.decide.compiled import compiled, heaviest
 from streams.decide.counts import SIXTY_DAYS
-from streams.decide.ragged import Posted, Rows
+from streams.decide.ragged import Doubles, Floats, Mask, Posted, Rows
 from streams.decide.wording import Kinds
-
-Doubles = NDArray[np.float64]
-Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 _RARE_FACET: Final = 200
 _FACETS: Final = 8

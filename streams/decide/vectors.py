@@ -16,12 +16,9 @@ import math
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streams.decide.compiled import compiled
-from streams.decide.ragged import Rows
-
-Floats = NDArray[np.float32]
+from streams.decide.ragged import Doubles, Floats, Rows
 
 SCALE: Final = np.float32(5.0)
 """The softmax's inverse temperature."""
@@ -115,14 +112,23 @@ def _step(residual: Floats, squares: Floats, moved: Floats, row: int, gradient: 
 
 @compiled
 def score_learned(
-    residual: Floats, bias: Floats, short: Floats, rows: Rows, history: Rows, shares: Floats, scores: Floats
-) -> None:
-    """Fills `scores` of `rows` for a user of a history. Shape [rows]."""
-    user = np.zeros(short.shape[1], np.float32)
-    for one in range(len(history)):
-        user += shares[one] * (short[history[one]] + residual[history[one]])
-    for place in range(len(rows)):
-        row, likeness = rows[place], np.float32(0)
-        for axis in range(len(user)):
-            likeness += (short[row, axis] + residual[row, axis]) * user[axis]
-        scores[place] = SCALE * likeness + bias[row]
+    residual: Floats, bias: Floats, short: Floats, events: Doubles, rows: Rows, sizes: Rows, history: Rows, length: Rows,
+    shares: Floats, scores: Floats,
+) -> None:  # fmt: skip
+    """Fills `scores` [users, candidates] of `rows`, of each user's first `sizes`; `history`, `shares` [users, interactions].
+
+    NaN for users without a past (`length` 0), and for items that nobody has met: there the vectors know nothing.
+    """
+    for user in range(len(sizes)):
+        mean = np.zeros(short.shape[1], np.float32)
+        for one in range(length[user]):
+            row = history[user, one]
+            mean += shares[user, one] * (short[row] + residual[row])
+        for place in range(sizes[user]):
+            row, likeness = rows[user, place], np.float32(0)
+            if not length[user] or events[row] == 0:
+                scores[user, place] = np.nan
+                continue
+            for axis in range(len(mean)):
+                likeness += (short[row, axis] + residual[row, axis]) * mean[axis]
+            scores[user, place] = SCALE * likeness + bias[row]

@@ -23,7 +23,7 @@ from streams.flow.catalogue import Exposure
 from streams.flow.decoded import EventInput
 from streams.flow.report import BatchReport, Made
 from streams.flow.users import UserWork
-from streams.values import EventType, Interaction, Strategy, UserState
+from streams.values import EventType, Interaction, UserState
 from streams.wire import Recommendation
 
 LISTS: Final = 20_000
@@ -210,7 +210,3 @@ def _keep(lists: OrderedDict[str, Shown], key: str, shown: Shown, most: int) -> 
     lists.move_to_end(key)
     if len(lists) > most:
         lists.popitem(last=False)
-
-
-STRATEGIES: Final = (*(strategy.value for strategy in Strategy), UNKNOWN)
-"""What the counts of choices name as strategy: `unknown` where the list is forgotten."""

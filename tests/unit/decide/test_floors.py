@@ -185,7 +185,7 @@ def brute(table: Table, below: float) -> dict[str, bool]:
     }
     wanted: Counter[object] = Counter()
     for item_id, maker in makers.items():
-        wanted[maker] += table.counts.sixty(np.array([table.rows[item_id]]), NOW)[0]
+        wanted[maker] += table.counts.recent(np.array([table.rows[item_id]]), NOW)[0, SIXTY_DAYS]
     total = table.counts.totals(NOW)[SIXTY_DAYS]
     return {
         item_id: maker is not None and (total == 0 or wanted[maker] < below * total)

@@ -8,13 +8,21 @@ import pytest
 from streams.decide import nearness, ragged
 from streams.decide.arrivals import Arrivals, came_by
 from streams.decide.nearness import Cells
-from streams.decide.ragged import Postings
+from streams.decide.ragged import Posted, Postings
 from streams.decide.statistics import ItemStatistics, signals_of
 from streams.decide.table import POPULAR, POPULAR_HORIZONS, Table, best_of
 from streams.values import EventType, Interaction, UserState
 from tests.unit.decide.catalogue import DAY, DIMENSION, NOW, live_through, record, vector_of
 
 ROWS, SPACE = 60, 24
+
+
+def entries(posted: Posted) -> list[tuple[int, int]]:
+    """(term, row) of all that is posted."""
+    terms = np.repeat(np.arange(len(posted.ends) - 1), np.diff(posted.ends))
+    both = [*zip(terms.tolist(), posted.rows.tolist(), strict=True)]
+    both += zip(posted.late_terms.tolist(), posted.late_rows.tolist(), strict=True)
+    return [(term, row) for term, row in both if row >= 0]
 
 
 @pytest.mark.parametrize("singly", [0, 4096])
@@ -32,8 +40,7 @@ def test_postings_hold_what_was_put_and_not_taken_out(monkeypatch: pytest.Monkey
             postings.add(row, np.array(sorted(held[row])))
         if step % 7 == 0:
             asked = chance.choice(SPACE, 5, replace=False)
-            owner, rows = postings.find(asked)
-            found = sorted(zip(asked[owner].tolist(), rows.tolist(), strict=True))
+            found = sorted(one for one in entries(postings.posted()) if one[0] in asked)
             assert found == sorted((term, row) for row, terms in held.items() for term in terms & set(asked.tolist()))
         assert postings.having.tolist() == [sum(term in terms for terms in held.values()) for term in range(SPACE)]
 

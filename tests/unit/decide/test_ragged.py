@@ -17,8 +17,8 @@ def test_rows_keep_their_entries_while_others_grow_and_are_replaced():
     ragged.reserve(len(expected))
     for step in range(400):
         rows = rng.choice(len(expected), rng.integers(1, 60), replace=False)
-        ragged.append(rows, value=step)
         for row in rows.tolist():
+            ragged.extend(row, 1, value=step)
             expected[row].append(step)
         row = int(rng.integers(len(expected)))
         expected[row] = [-step] * int(rng.integers(0, 9))
@@ -32,6 +32,6 @@ def test_rows_keep_their_entries_while_others_grow_and_are_replaced():
 def test_rows_new_to_a_full_pool_do_not_write_over_each_other():
     ragged = Ragged(value=np.int64)
     ragged.reserve(1000)
-    ragged.append(np.arange(1000), value=np.arange(1000))  # closes gaps several times in the midst of it
-    ragged.append(np.arange(1000), value=np.arange(1000))
+    for row in [*range(1000), *range(1000)]:  # closes gaps several times in the midst of it
+        ragged.extend(row, 1, value=row)
     assert [entries(ragged, row) for row in range(1000)] == [[row, row] for row in range(1000)]

@@ -84,7 +84,8 @@ def test_a_lesson_survives_its_bytes_one_of_other_features_is_none_and_a_broken_
     assert decode_lesson(encode_lesson(msgspec.structs.replace(one, features="other", values=b"12"))) is None
     wrong: list[dict[str, object]] = [
         {"values": one.values[:-2]}, {"targets": 0}, {"targets": 21}, {"pool": -1}, {"items": one.items[1:]},
-        {"history": ("a",)}, {"history": ("a",), "shares": np.full(1, np.nan, np.float32).tobytes()},
+        {"history": ("a",)},
+        *({"history": ("a",), "shares": np.full(1, share, np.float32).tobytes()} for share in (np.nan, np.inf, -0.1, 1e30)),
     ]  # fmt: skip
     for changed in wrong:
         with pytest.raises(msgspec.DecodeError):

@@ -122,8 +122,8 @@ def test_ragged_rows_keep_their_entries_while_others_grow() -> None:
     chance = np.random.default_rng(1)
     for step in range(600):
         rows = np.unique(chance.integers(0, 50, 4))
-        ragged.append(rows, number=np.full(len(rows), step))
         for row in rows.tolist():
+            ragged.extend(row, 1, number=step)
             expected[row].append(step)
         if step % 50 == 0:
             ragged.replace(step % 7, number=np.array([step, step + 1]))
