@@ -74,6 +74,14 @@ def keep() -> None:
         (FOLDER / _COMPLETE).touch()
 
 
+def forget() -> bool:
+    """Delete what is kept, so that it is compiled anew; whether there was anything."""
+    files = [] if FOLDER is None else [path for path in FOLDER.rglob("*") if path.is_file()]
+    for path in files:
+        path.unlink(missing_ok=True)
+    return bool(files)
+
+
 @compiled
 def heaviest(scores: NDArray[np.float64], count: int, places: NDArray[np.int64]) -> int:
     """Put the places of the `count` greatest scores into `places`, in their order there; returns how many they are."""
