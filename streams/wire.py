@@ -25,6 +25,8 @@ LONGEST_ID_BYTES: Final = 1536
 """Of an id as JSON: lists and signals name hundreds, and a broker takes a megabyte."""
 MILLISECONDS_FROM: Final = 1e11
 LATEST_AHEAD_SECONDS: Final = 86_400.0
+LARGEST_VALUE: Final = 1e9
+"""Of an event's value: what is rated, or counted, lies far below it."""
 LARGEST_TIME: Final = 253_402_300_799.0  # the end of the year 9999: what RFC 3339 can still write
 
 
@@ -61,7 +63,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     type: EventType
     timestamp: Time
     item_id: Id | None = None
-    value: float | None = None
+    value: Annotated[float, msgspec.Meta(ge=-LARGEST_VALUE, le=LARGEST_VALUE)] | None = None
     price: float | None = None
     query: str | None = None
     session_id: str | int | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -31,19 +31,24 @@ COMPANIONS_MOST: Final = 512
 """A list of companions that grows beyond MOST is cut to the KEPT heaviest."""
 
 
+Weight = Annotated[int, msgspec.Meta(ge=0, le=PAIR_UNIT)]
+_Number = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+"""Times, gaps and ratings lie far within; what a power of ten beyond would do to integers, nobody could have sent."""
+
+
 class Signal(msgspec.Struct, frozen=True, array_like=True):
     """What one event says about one item: that it met the item, or (with `follower`) that another followed it."""
 
     item_id: str
-    at: float
+    at: Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
     positive: bool
     follower: str | None = None
-    weight: int = 0
+    weight: Weight = 0
     """Of the pair: PAIR_UNIT / distance."""
-    rating: float | None = None
-    gap_seconds: float | None = None
+    rating: _Number | None = None
+    gap_seconds: _Number | None = None
     """Since this user last met this item; None the first time."""
-    before: tuple[tuple[str, int], ...] = ()
+    before: tuple[tuple[str, Weight], ...] = ()
     """(item, weight) of each pair in which this item is the follower."""
 
 

@@ -7,8 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from streams.decide.statistics import ItemStatistics
+from streams.decide.statistics import ItemStatistics, Signal
 from streams.errors import REASONS
+from streams.flow.signals import SignalBatch
 from streams.ports import Collection
 from streams.values import Record, Topic
 from tests.simulation import fuzz
@@ -37,6 +38,7 @@ async def run(topic, seed, records):
         lists = [msgspec.json.decode(message.value) for message in sent
                  if message.topic is Topic.RECOMMENDATIONS and message.value]  # fmt: skip
         assert f"good-{start // BATCH}" in named(lists), "a good record had to wait for bad ones"
+        await service.settle()  # what was applied must be countable too
     return service, done
 
 
@@ -47,7 +49,9 @@ async def test_bad_records_are_applied_or_buried(topic):
 
 async def assert_applied_or_buried(topic, seed, records):
     service, done = await run(topic, seed, records)
-    acknowledged = sorted((one.partition, one.offset) for one in service.ownership.done)
+    acknowledged = sorted(
+        (one.partition, one.offset) for one in service.ownership.done if one.topic is not Topic.SIGNALS
+    )
     assert acknowledged == sorted((one.partition, one.offset) for one in done)
     letters = [message for message in service.publisher.sent if message.topic is Topic.DEAD_LETTERS]
     assert len(letters) > records / 10
@@ -61,6 +65,45 @@ async def assert_applied_or_buried(topic, seed, records):
         assert headers["reason"] != "processing", headers["error"]
         assert source.partition == 0, "a good record was buried"
     assert sum(report.records.total() for report in service.reports) == len(done)
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 1.1e9, 1e9, -1e9, 0.0, 1e-320])
+async def test_a_rating_of_any_size_is_counted_or_buried(value):
+    service = await Service(fan_out=0).open()
+    log = service.log
+    await service.feed(log.item("i1", "a kettle"), log.item("i2", "a pot"))
+    body = {"event_id": "r", "user_id": "u1", "type": "rating", "item_id": "i1", "timestamp": fuzz.NOW, "value": value}
+    for number in range(3):
+        await service.feed(
+            Record(Topic.EVENTS, 0, number, fuzz.NOW, b"u1", json.dumps({**body, "event_id": f"r{number}"}).encode())
+        )
+    await service.settle()
+    letters = [message for message in service.publisher.sent if message.topic is Topic.DEAD_LETTERS]
+    assert len(letters) == (3 if abs(value) > 1e9 else 0)
+    await service.feed(log.event("e", "u1", "view", "i2"))
+    assert "e" in named(service.lists())
+    points = (await service.index.scan(Collection.STATISTICS)).points
+    stored = {one.item_id: one for point in points if (one := msgspec.json.decode(point.body, type=ItemStatistics))}
+    assert stored.get("i1", ItemStatistics("i1")).ratings == (0 if letters else 3)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"rating": 1e308}, {"rating": -1e300}, {"weight": 2**40}, {"weight": -1}, {"at": 1e300}, {"at": -1.0},
+     {"gap_seconds": 1e308}, {"before": (("i2", 2**62),)}],
+)  # fmt: skip
+async def test_a_signal_that_nobody_could_have_sent_is_buried(changed):
+    service = await Service(fan_out=0).open()
+    log = service.log
+    await service.feed(log.item("i1", "a kettle"), log.item("i2", "a pot"))
+    whole = {"item_id": "i1", "at": fuzz.NOW, "positive": True, "follower": "i2" if "weight" in changed else None}
+    signal = Signal(**(whole | changed))
+    value = msgspec.json.encode(SignalBatch(0, ((0, (signal,)),)))
+    await service.worker.step([Record(Topic.SIGNALS, 0, 0, fuzz.NOW, b"0", value)])
+    await service.settle()
+    letters = [message for message in service.publisher.sent if message.topic is Topic.DEAD_LETTERS]
+    assert len(letters) == 1
+    assert not (await service.index.scan(Collection.STATISTICS)).points
 
 
 @pytest.mark.parametrize("topic", [Topic.SIGNALS, Topic.LESSONS])
