@@ -45,18 +45,23 @@ class Follower:
 
     async def __aenter__(self) -> Self:
         try:
+            await self._start()
+        except BaseException:  # also where a start is cancelled, since another reader found no broker
+            await self._consumer.stop()
+            raise
+        return self
+
+    async def _start(self) -> None:
+        try:
             await self._consumer.start()
             if not self._from_start:
                 await self._consumer.seek_to_end()
         except UnknownTopicOrPartitionError as error:
-            await self._consumer.stop()
             raise ConfigurationError(
                 f"one of {', '.join(self._names)} is missing: run `coldstream topics create`"
             ) from error
         except (KafkaError, OSError) as error:
-            await self._consumer.stop()
             raise BrokerUnavailableError(f"cannot reach Kafka at {self._settings.kafka}: {error}") from error
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._consumer.stop()
