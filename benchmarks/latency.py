@@ -20,12 +20,14 @@ async def measure(*, items: int, users: int, rate: float, seconds: float, warm_u
             imported = await it.import_items(catalogue)
             warm = await it.load(rate, warm_up, lambda number: made_event(number, draw, catalogue, users))
             await it.answered(warm)
-            before, lists = it.metrics(), it.deliveries.lists
+            before, lists, cpu = it.metrics(), it.deliveries.lists, it.cpu_seconds()
             planned = await it.load(rate, seconds, lambda number: made_event(number, draw, catalogue, users), len(warm))
             found = await it.answered(planned)
+            cpu = it.cpu_seconds() - cpu
             return {
                 **percentiles(found), "events": len(planned), "rate": rate, "items": items, "users": users,
                 "lists": it.deliveries.lists - lists, "stages_ms_a_batch": it.stages(before),
+                "cpu_ms_an_event": round(1000 * cpu / len(planned), 3),
                 "import_items_per_second": round(items / imported, 1),
             }  # fmt: skip
 

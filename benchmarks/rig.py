@@ -203,6 +203,10 @@ class Rig:
             raise TimeoutError(f"{missing} of {len(planned)} events were not answered in {seconds} s")
         return sorted(1000 * (self.deliveries.at[event] - at) for event, at in planned.items())
 
+    def cpu_seconds(self) -> float:
+        """CPU that the worker has taken since its start."""
+        return sum(value for name, _, value in self.metrics() if name == "process_cpu_seconds_total")
+
     def stages(self, before: Sequence[tuple[str, dict[str, str], float]]) -> dict[str, float]:
         """Milliseconds a batch by stage since `before`."""
         sums: dict[str, float] = {}

@@ -48,13 +48,13 @@ async def measure(*, items: int, users: int, seconds: float, backlog: int, rates
                     break
                 sustained = rate
             events = [make(0) for _ in range(backlog)]
-            cpu = await asyncio.to_thread(cpu_seconds, it)
+            cpu = await asyncio.to_thread(it.cpu_seconds)
             began = time.time()
             for event in events:
                 await it.send("events", event["user_id"], event)
             await it.producer.flush()
             await it.answered(dict.fromkeys((event["event_id"] for event in events), began), 900.0)
-            cpu = await asyncio.to_thread(cpu_seconds, it) - cpu
+            cpu = await asyncio.to_thread(it.cpu_seconds) - cpu
             worked_off = backlog / (max(it.deliveries.at[event["event_id"]] for event in events) - began)
         naive.append(await naive_rates(kafka, folder / "naive-2", catalogue, users))
         slow = statistics.mean(rate["events"] for rate in naive)
@@ -65,11 +65,6 @@ async def measure(*, items: int, users: int, seconds: float, backlog: int, rates
             "items_per_second": round(items / imported, 1),
             "naive_items_per_second": round(statistics.mean(rate["items"] for rate in naive), 2),
         }  # fmt: skip
-
-
-def cpu_seconds(it: Rig) -> float:
-    """CPU time that the worker has taken."""
-    return sum(value for name, _, value in it.metrics() if name == "process_cpu_seconds_total")
 
 
 async def naive_rates(kafka: str, folder: Path, catalogue: list[dict[str, Any]], users: int) -> dict[str, float]:

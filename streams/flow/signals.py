@@ -1,16 +1,18 @@
 """What events say about items, for all users (DELIVERY section 4).
 
-Sent by the user's owner, folded by the item's owner: one message to each `signals` partition concerned, for each source
-partition of a batch. What comes from one source partition comes in order and without gaps (the producer is idempotent),
-so that a point that keeps the last offset of each source partition drops every repetition.
+Sent by the user's owner, folded by the item's owner: one message of a batch to each `signals` partition concerned. What
+comes from one source partition comes in order and without gaps (the producer is idempotent), so that a point that keeps
+the last offset of each source partition drops every repetition.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Final, Protocol
 from zlib import crc32
 
@@ -25,7 +27,7 @@ from streams.values import Message, Record, Topic
 
 
 class SignalBatch(msgspec.Struct, frozen=True, array_like=True):
-    """Value of the topic `signals`: what the records of one source partition say, in order of offset."""
+    """What the records of one source partition say, in order of offset. A value of the topic `signals` is a list of these."""
 
     source: int
     """Partition of `events`."""
@@ -37,8 +39,14 @@ LARGEST_BYTES: Final = 524_288
 """Of a message: half of what a broker takes by default. The signals of one event are below it, whatever its ids."""
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(SignalBatch)
+_DECODER = msgspec.json.Decoder(tuple[SignalBatch, ...])
+_FORMER = msgspec.json.Decoder(SignalBatch)
+_IS_FORMER = re.compile(rb"\s*\[\s*\d").match
+"""Until November 2026 a value was of one source partition; such may lie on the topic when a worker is upgraded."""
 _POINT = msgspec.json.Decoder(ItemStatistics)
+
+_Entry = tuple[int, tuple[int, tuple[Signal, ...]]]
+"""(source partition, (source offset, signals))."""
 
 
 def partition_of(item_id: str, partitions: int) -> int:
@@ -47,34 +55,38 @@ def partition_of(item_id: str, partitions: int) -> int:
 
 
 def signal_messages(sourced: Sequence[SourcedSignals], partitions: int) -> list[Message]:
-    """The messages of a batch: one for each (source partition, signals partition), or several where it grows too large."""
-    grouped: dict[tuple[int, int], dict[int, list[Signal]]] = {}
+    """The messages of a batch: one to each partition of `signals`, or several where it grows too large."""
+    grouped: dict[int, list[_Entry]] = {}
     for entry in sorted(sourced, key=lambda one: (one.partition, one.offset)):
+        by_partition: dict[int, list[Signal]] = {}
         for signal in entry.signals:
-            group = grouped.setdefault((entry.partition, partition_of(signal.item_id, partitions)), {})
-            group.setdefault(entry.offset, []).append(signal)
+            by_partition.setdefault(partition_of(signal.item_id, partitions), []).append(signal)
+        for partition, signals in by_partition.items():
+            grouped.setdefault(partition, []).append((entry.partition, (entry.offset, tuple(signals))))
     return [
-        Message(Topic.SIGNALS, str(source).encode(), value, partition=partition)
-        for (source, partition), offsets in grouped.items()
-        for value in _values(source, tuple((offset, tuple(some)) for offset, some in offsets.items()))
+        Message(Topic.SIGNALS, None, value, partition=partition)
+        for partition, entries in grouped.items()
+        for value in _values(entries)
     ]
 
 
-def _values(source: int, entries: tuple[tuple[int, tuple[Signal, ...]], ...]) -> Iterator[bytes]:
+def _values(entries: Sequence[_Entry]) -> Iterator[bytes]:
     """Values that no broker finds too large. An offset stays whole: of two parts of it the second would be a repetition."""
-    value = _ENCODER.encode(SignalBatch(source, entries))
+    by_source = groupby(entries, key=itemgetter(0))
+    value = _ENCODER.encode([SignalBatch(source, tuple(one for _, one in some)) for source, some in by_source])
     if len(value) <= LARGEST_BYTES or len(entries) == 1:
         yield value
         return
     middle = len(entries) // 2
-    yield from _values(source, entries[:middle])
-    yield from _values(source, entries[middle:])
+    yield from _values(entries[:middle])
+    yield from _values(entries[middle:])
 
 
-def decode_signals(record: Record) -> SignalBatch:
+def decode_signals(record: Record) -> tuple[SignalBatch, ...]:
     """The value of a record of `signals`. Raises `PoisonError`."""
+    value = record.value or b""
     try:
-        return _DECODER.decode(record.value or b"")
+        return (_FORMER.decode(value),) if _IS_FORMER(value) else _DECODER.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PoisonError("schema", f"not a batch of signals: {error}") from error
 
@@ -147,17 +159,18 @@ class StatisticsOwner:
         """Whether a flush is under way that another call goes on with."""
         return bool(self._memory.turn or self._memory.turn_records)
 
-    async def take(self, batches: Sequence[tuple[Record, SignalBatch]], columns: Counted) -> None:
+    async def take(self, records: Sequence[tuple[Record, Sequence[SignalBatch]]], columns: Counted) -> None:
         """Fold records, and let this worker's columns count along. Nothing is written yet.
 
         Columns count signals as they come: replacing an item's counts by its point for each signal costs ten times as
         much. A point that was just read replaces them, so that nothing is counted twice after a rebalance.
         """
         memory = self._memory
-        named = {signal.item_id for _, batch in batches for _, some in batch.entries for signal in some}
+        batches = [batch for _, some in records for batch in some]
+        named = {signal.item_id for batch in batches for _, some in batch.entries for signal in some}
         columns.absorb(await self._load(memory, named))
         news: dict[tuple[int, int], list[Signal]] = {}  # by event: its signals come in a record of each partition
-        for record, batch in batches:
+        for batch in batches:
             for offset, signals in batch.entries:
                 for item_id, some in _by_item(signals).items():
                     held = memory.points[item_id]
@@ -165,7 +178,7 @@ class StatisticsOwner:
                         held.pending.append((batch.source, offset, some))
                         memory.dirty[item_id] = None
                         news.setdefault((batch.source, offset), []).extend(some)
-            memory.records.append(record)
+        memory.records += [record for record, _ in records]
         for signals_of_event in news.values():
             columns.observe(signals_of_event)
 

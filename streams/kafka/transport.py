@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import aiokafka
+import uvloop
 from aiokafka.errors import ConsumerStoppedError
 from faust.transport.consumer import RecordMap
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
@@ -144,7 +145,9 @@ class MemberConsumer(Consumer):
         self._read_offset[tp] = message.offset
 
     def _new_consumer_thread(self) -> Thread:
-        return Thread(self, loop=self.loop, beacon=self.beacon)
+        thread = Thread(self, loop=self.loop, beacon=self.beacon, thread_loop=uvloop.new_event_loop())
+        thread._close_thread_loop_on_stop = True  # it is the thread's own, as the one that mode would make
+        return thread
 
     async def _wait_next_records(  # the name of the argument is Faust's
         self,

@@ -99,7 +99,7 @@ async def test_a_signal_that_nobody_could_have_sent_is_buried(changed):
     await service.feed(log.item("i1", "a kettle"), log.item("i2", "a pot"))
     whole = {"item_id": "i1", "at": fuzz.NOW, "positive": True, "follower": "i2" if "weight" in changed else None}
     signal = Signal(**(whole | changed))
-    value = msgspec.json.encode(SignalBatch(0, ((0, (signal,)),)))
+    value = msgspec.json.encode([SignalBatch(0, ((0, (signal,)),))])
     await service.worker.step([Record(Topic.SIGNALS, 0, 0, fuzz.NOW, b"0", value)])
     await service.settle()
     letters = [message for message in service.publisher.sent if message.topic is Topic.DEAD_LETTERS]

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from streams.decide.statistics import ItemStatistics, Signal
 from streams.decide.table import Table
-from streams.errors import IndexUnavailableError
-from streams.flow.signals import SignalBatch, StatisticsOwner, statistics_from_point
+from streams.errors import IndexUnavailableError, PoisonError
+from streams.flow.signals import (
+    SignalBatch,
+    StatisticsOwner,
+    decode_signals,
+    partition_of,
+    signal_messages,
+    statistics_from_point,
+)
+from streams.flow.users import SourcedSignals
 from streams.index.exact import ExactIndex
 from streams.ports import Collection
 from streams.values import Record, Topic
@@ -16,9 +25,40 @@ from tests.support.memory import CountedRandomness, ManualClock
 ITEMS = tuple(f"i{number}" for number in range(5))
 
 
-def taken(offset: int, *item_ids: str) -> tuple[Record, SignalBatch]:
+def taken(offset: int, *item_ids: str) -> tuple[Record, tuple[SignalBatch]]:
     signals = tuple(Signal(item_id, 100.0 + offset, positive=True) for item_id in item_ids)
-    return Record(Topic.SIGNALS, 0, offset, 0.0, None, b""), SignalBatch(0, ((offset, signals),))
+    return Record(Topic.SIGNALS, 0, offset, 0.0, None, b""), (SignalBatch(0, ((offset, signals),)),)
+
+
+def test_signals_of_a_batch_are_one_message_to_each_partition() -> None:
+    """Whatever partitions its events lie on; in each, what comes of one source partition stands in order."""
+    signal = {item_id: Signal(item_id, 100.0, positive=True) for item_id in ITEMS}
+    sourced = [
+        SourcedSignals(1, 7, [signal["i0"], signal["i1"]]), SourcedSignals(0, 9, [signal["i2"]]),
+        SourcedSignals(1, 3, [signal["i3"], signal["i4"]]),
+    ]  # fmt: skip
+    messages = signal_messages(sourced, 2)
+    assert sorted(message.partition or 0 for message in messages) == [0, 1]
+    found = {}
+    for message in messages:
+        batches = decode_signals(Record(Topic.SIGNALS, message.partition or 0, 0, 0.0, None, message.value))
+        for batch in batches:
+            assert [offset for offset, _ in batch.entries] == sorted(offset for offset, _ in batch.entries)
+            for offset, some in batch.entries:
+                assert all(partition_of(one.item_id, 2) == message.partition for one in some)
+                found.update({one.item_id: (batch.source, offset) for one in some})
+    assert found == {"i0": (1, 7), "i1": (1, 7), "i2": (0, 9), "i3": (1, 3), "i4": (1, 3)}
+
+
+def test_a_message_of_the_former_release_is_read_too() -> None:
+    batch = taken(4, "i0")[1][0]
+    assert decode_signals(Record(Topic.SIGNALS, 0, 0, 0.0, b"0", msgspec.json.encode(batch))) == (batch,)
+
+
+@pytest.mark.parametrize("value", [None, b"", b"[", b"[1]", b"[[1]]", b"{}", b"[1,[[]]]", b"nonsense"])
+def test_a_value_that_is_none_is_refused(value: bytes | None) -> None:
+    with pytest.raises(PoisonError):
+        decode_signals(Record(Topic.SIGNALS, 0, 0, 0.0, None, value))
 
 
 def nobody() -> None:
