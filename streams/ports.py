@@ -196,12 +196,16 @@ class Encoder(Protocol):
 class Publisher(Protocol):
     """Sends to the broker. Idempotent, acks=all: of two messages to one partition the first is never lost alone."""
 
-    async def send(self, messages: Sequence[Message]) -> None:
-        """Send all, in order for each partition; returns when the broker has all of them.
+    async def hand_over(self, messages: Sequence[Message]) -> Awaitable[None]:
+        """Send all, in order for each partition; what is returned ends when the broker has all of them.
 
-        Raises `BrokerUnavailableError` when any was not taken (others may have been), `PoisonError("size", …)` never:
-        an oversized message is the caller's defect and raises `FatalError`.
+        Waits first for what was handed over before. Either wait raises `BrokerUnavailableError` when any was not taken
+        (others may have been), `PoisonError("size", …)` never: an oversized message is the caller's defect and raises
+        `FatalError`.
         """
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        """Hand over, and wait until the broker has all of them."""
 
     def partitions(self, topic: str) -> int:
         """Number of partitions of a topic (logical name). Known after start; refreshed by the adapter."""

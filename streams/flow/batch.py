@@ -1,16 +1,20 @@
 """One batch on its way (DELIVERY section 1):
 
-    decode → load → apply → embed → items → rank → SIGNALS → PERSIST users → LISTS, refreshes, dead letters → ack
+    prepare: decode → load → apply → embed → items → rank
+    commit:  SIGNALS → PERSIST users → LISTS, refreshes, dead letters are handed over
+    finish:  the broker has them → a second look at what stands → ack
 
 Everything before SIGNALS is invisible to others and may fail or be given up at any point (items are written before, for
-they must be durable before anybody is shown them). Redelivered records change no state, but their lists are made and
-sent again. This module awaits nothing but ports, so that the simulator can stop the world at each await.
+they must be durable before anybody is shown them), so that the next batch may be prepared while the lists of this one are
+on their way; it is committed after this one is finished. Redelivered records change no state, but their lists are made
+and sent again. This module awaits nothing but ports, so that the simulator can stop the world at each await.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -27,11 +31,40 @@ from streams.flow.report import BatchReport
 from streams.flow.signals import signal_messages
 from streams.flow.users import UserWork, from_point, keeps_name, mark_refreshes, to_point
 from streams.ports import Collection, Point, Write
-from streams.values import Message, Record, Topic, UserState
+from streams.values import Message, Record, Topic, UserState, Vector
+
+Meanwhile = Callable[[], Awaitable[None]]
+"""What is done while the broker is waited for."""
+
+
+async def nothing() -> None:
+    """Nothing is done meanwhile."""
+
+
+def _unguarded() -> None:
+    """What is left of such a batch may be done by anybody."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records on their way, and what came of them so far."""
+
+    records: Sequence[Record]
+    guard: Callable[[], None]
+    """Raises `AbandonedError` where the batch may belong to somebody else by now."""
+    report: BatchReport
+    items: Sequence[ItemWork] = ()
+    users: Sequence[UserWork] = ()
+    dead: Sequence[Message] = ()
+    texts: Mapping[str, Vector] = field(default_factory=dict)
+    lists: Awaitable[None] | None = None
+    """Ends when the broker has all that the batch says."""
+    delivered_at: float | None = None
+    """Wall-clock time; None until it is finished."""
 
 
 class Pipeline:
-    """Processes batches one at a time. Holds no record between two calls."""
+    """Takes batches through, one at a time but for what the module says. Holds no record between two calls."""
 
     def __init__(self, setting: Setting) -> None:
         self._world = setting.world
@@ -41,35 +74,98 @@ class Pipeline:
         world = setting.world
         self._items = Items(world.index, setting.parts.texts.encoder, world.clock, world.randomness)
 
-    async def process(self, records: Sequence[Record]) -> BatchReport:
-        """All the way to the acknowledgement.
+    async def begin(
+        self, records: Sequence[Record], prepared: Batch | None = None, meanwhile: Meanwhile = nothing
+    ) -> Batch:
+        """Prepare (where it was not) and commit; `finish` and `conclude` are to follow.
 
-        A record that makes a computation fail is found by running the batch singly, and buried. Raises `RetryableError`
-        (nothing was acknowledged: call again), `AbandonedError` (give the batch up or, for its age, call again) and
-        `FatalError`.
+        A record that makes a computation fail is found by taking the records singly, and buried; then all is finished.
+        Raises `RetryableError` (nothing was acknowledged: call again), `AbandonedError` (give the batch up or, for its
+        age, call again) and `FatalError`.
         """
         try:
-            return await self._process(records)
+            batch = prepared or await self.prepare(records)
+            await self._commit(batch, meanwhile)
+            return batch
         except ComputeError as error:
             if len(records) == 1:
-                poison = PoisonError("processing", str(error))
-                return await self._bury_alone(records[0], poison)
-        report = BatchReport()
+                return await self._bury_alone(records[0], PoisonError("processing", str(error)))
+        whole = Batch(records, _unguarded, BatchReport(), delivered_at=self._world.clock.now())
         for record in records:
-            report.add(await self.process([record]))
-        return report
+            one = await self.begin([record])
+            await self.finish(one)
+            whole.report.add(self.conclude(one))
+        return whole
 
-    async def _bury_alone(self, record: Record, error: PoisonError) -> BatchReport:
-        report = BatchReport()
-        report.records[record.topic.value] += 1
-        report.dead_letters[error.reason] += 1
+    async def prepare(self, records: Sequence[Record]) -> Batch:
+        """All that nobody else sees. Raises `ComputeError`, and what `begin` raises."""
+        batch = Batch(records, self._guard(), BatchReport())
+        begun_at, report = self._world.clock.now(), batch.report
+        items, users, batch.dead = self._decode(records, report)
+        with self._stage(report, "load"):
+            batch.items = item_works = await self._items.load(items)
+            batch.users, states = await self._load_users(users, report)
+        with self._stage(report, "apply"), computing():
+            for work in item_works:
+                work.apply(work.found, work.found_vector, begun_at)
+            for user in batch.users:
+                user.apply(states[user.user_id], self._limits.bounds, self._limits.excluding)
+        with self._stage(report, "embed"):
+            await self._embed(item_works, batch.users, report)
+        with self._stage(report, "items"):
+            report.lost_writes += await self._items.write(item_works, self._parts.texts.encode, batch.guard)
+            self._parts.catalogue.put(item_works)
+            await self._parts.catalogue.count(item_works)
+        with self._stage(report, "rank"):
+            batch.texts = await self._lists.make(batch.users)
+        return batch
+
+    async def _commit(self, batch: Batch, meanwhile: Meanwhile) -> None:
+        """What others see, in its order. `meanwhile` is done while the broker takes the signals."""
+        report = batch.report
+        with self._stage(report, "signals"):
+            batch.guard()
+            signals = await self._send_signals(batch.users, report)
+        await meanwhile()
+        with self._stage(report, "signals"):
+            if signals is not None:
+                await signals
+        with self._stage(report, "persist"):
+            await self._persist(batch)
+        with self._stage(report, "emit"):
+            batch.guard()
+            batch.lists = await self._lists.hand_over(batch.items, batch.users, batch.dead, report)
+
+    async def finish(self, batch: Batch) -> None:
+        """Wait until the broker has the lists, look at what stands, acknowledge. Raises `RetryableError`: begin again."""
+        if batch.delivered_at is not None:
+            return
+        with self._stage(batch.report, "emit"):
+            if batch.lists is not None:
+                await batch.lists
+            await self._lists.repair([work for work in batch.users if work.emits_tombstone or work.sent is not None])
+        batch.delivered_at = self._world.clock.now()
+        self._world.ownership.acknowledge(batch.records)
+
+    def conclude(self, batch: Batch) -> BatchReport:
+        """What a finished batch teaches, and its report."""
+        if batch.delivered_at is None:
+            raise ValueError("the batch is not finished")
+        self._lists.conclude(batch.users, batch.texts, batch.delivered_at, batch.report)
+        self._count(batch.items, batch.users, batch.report)
+        return batch.report
+
+    async def _bury_alone(self, record: Record, error: PoisonError) -> Batch:
+        batch = Batch([record], _unguarded, BatchReport())
+        batch.report.records[record.topic.value] += 1
+        batch.report.dead_letters[error.reason] += 1
         await self._world.publisher.send([bury(record, error, self._world.clock.now())])
-        self._world.ownership.acknowledge([record])
-        return report
+        await self.finish(batch)
+        return batch
 
-    async def _process(self, records: Sequence[Record]) -> BatchReport:
+    def _guard(self) -> Callable[[], None]:
         clock = self._world.clock
-        begun, begun_at = clock.monotonic(), clock.now()
+        begun = clock.monotonic()
 
         def guard() -> None:
             if self._world.ownership.interrupted() == REBALANCE:  # a stop finishes the batch in hand
@@ -77,35 +173,7 @@ class Pipeline:
             if clock.monotonic() - begun > self._limits.batch_age_seconds:
                 raise AbandonedError("age")
 
-        report = BatchReport()
-        items, users, dead = self._decode(records, report)
-        with self._stage(report, "load"):
-            item_works = await self._items.load(items)
-            user_works, states = await self._load_users(users, report)
-        with self._stage(report, "apply"), computing():
-            for work in item_works:
-                work.apply(work.found, work.found_vector, begun_at)
-            for user in user_works:
-                user.apply(states[user.user_id], self._limits.bounds, self._limits.excluding)
-        with self._stage(report, "embed"):
-            await self._embed(item_works, user_works, report)
-        with self._stage(report, "items"):
-            report.lost_writes += await self._items.write(item_works, self._parts.texts.encode, guard)
-            self._parts.catalogue.put(item_works)
-            await self._parts.catalogue.count(item_works)
-        with self._stage(report, "rank"):
-            await self._lists.make(user_works)
-        with self._stage(report, "signals"):
-            guard()
-            await self._send_signals(user_works, report)
-        with self._stage(report, "persist"):
-            await self._persist(user_works, guard, report)
-        with self._stage(report, "emit"):
-            guard()
-            await self._lists.emit(item_works, user_works, dead, report)
-        self._world.ownership.acknowledge(records)
-        self._count(item_works, user_works, report)
-        return report
+        return guard
 
     def _decode(
         self, records: Sequence[Record], report: BatchReport
@@ -153,16 +221,17 @@ class Pipeline:
             work.vector = row
         report.embedded_texts += len(pending)
 
-    async def _send_signals(self, works: Sequence[UserWork], report: BatchReport) -> None:
+    async def _send_signals(self, works: Sequence[UserWork], report: BatchReport) -> Awaitable[None] | None:
         sourced = [entry for work in works for entry in work.signals if entry.signals]
-        if sourced:
-            messages = signal_messages(sourced, self._world.publisher.partitions(Topic.SIGNALS))
-            await self._world.publisher.send(messages)
         report.signals += sum(len(entry.signals) for entry in sourced)
+        if not sourced:
+            return None
+        messages = signal_messages(sourced, self._world.publisher.partitions(Topic.SIGNALS))
+        return await self._world.publisher.hand_over(messages)
 
-    async def _persist(self, works: Sequence[UserWork], guard: Callable[[], None], report: BatchReport) -> None:
+    async def _persist(self, batch: Batch) -> None:
         """Compare-and-set of every user that changed. A loser is applied and ranked again; its signals stay."""
-        by_id = {work.user_id: work for work in works}
+        by_id = {work.user_id: work for work in batch.users}
 
         async def again(lost: Mapping[str, Point | None]) -> Sequence[Write]:
             redone = [by_id[user_id] for user_id in lost]
@@ -170,18 +239,18 @@ class Pipeline:
                 for work in redone:
                     found = from_point(lost[work.user_id], work.user_id)
                     work.apply(found, self._limits.bounds, self._limits.excluding)
-            await self._lists.make(redone)
+            batch.texts = {**batch.texts, **await self._lists.make(redone)}
             return self._to_writes(redone)
 
         try:
-            report.lost_writes += await persist(
-                self._world.index, Collection.USERS, self._to_writes(works), again, guard
+            batch.report.lost_writes += await persist(
+                self._world.index, Collection.USERS, self._to_writes(batch.users), again, batch.guard
             )
         except ColdstreamError:
             self._parts.users.forget(by_id)  # nobody knows which of the writes took effect
             raise
-        self._parts.users.keep(work.state for work in works if work.state.version)
-        for work in works:
+        self._parts.users.keep(work.state for work in batch.users if work.state.version)
+        for work in batch.users:
             if work.erases and work.found is not None:
                 self._parts.texts.forget(texts_of(work.found))
 

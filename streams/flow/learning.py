@@ -90,6 +90,7 @@ class Learning:
         self._known: bytes | None = None
         """The last record of `model` that counted."""
         self._records: list[Record] = []
+        self._outbox: list[Message] = []
         self._published_at = clock.monotonic()
         self._checkpoint_day = -1
         """Day of the newest daily state on the topic."""
@@ -102,16 +103,19 @@ class Learning:
         """What ranks now."""
         return self._insight
 
-    def lessons(
-        self, works: Sequence[UserWork], texts: Mapping[str, Vector], columns: Table, policy: Policy
-    ) -> list[Message]:
-        """Lessons of this batch's new positive events, as many as the rate allows; the newest of each user."""
+    def observe(self, works: Sequence[UserWork], texts: Mapping[str, Vector], columns: Table, policy: Policy) -> None:
+        """Make lessons of a batch's new positive events, as many as the rate allows; the newest of each user."""
         choices = [choice for work in works if (choice := _choice_of(work, texts, policy)) is not None]
         choices = choices[: self._budget.spend(min(len(choices), LESSONS_A_BATCH))]
         found = lessons_of(
             columns, [choice.request for choice in choices], [choice.item_ids for choice in choices], policy
         ) if choices else []  # fmt: skip
-        return [Message(Topic.LESSONS, None, encode_lesson(lesson), partition=0) for lesson in found if lesson]
+        self._outbox += [Message(Topic.LESSONS, None, encode_lesson(lesson), partition=0) for lesson in found if lesson]
+
+    def outgoing(self) -> list[Message]:
+        """The lessons that were made since the last call. Who takes them sends them; best effort."""
+        messages, self._outbox = self._outbox, []
+        return messages
 
     def take(self, lessons: Sequence[tuple[Record, Lesson]], others: Sequence[Record] = ()) -> None:
         """Learn from records of `lessons`; `others` are done with them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from streams.flow.decoded import computing
 from streams.flow.items import ItemWork
@@ -11,11 +11,11 @@ from streams.flow.recommend import list_message, rank_works, to_recommendation, 
 from streams.flow.report import BatchReport, Emission
 from streams.flow.users import UserWork, from_point
 from streams.ports import Collection
-from streams.values import Message, UserState
+from streams.values import Message, UserState, Vector
 
 
 class Lists:
-    """Makes and sends lists, tombstones, refreshes and lessons."""
+    """Makes and sends lists, tombstones and refreshes, and what is learned of them."""
 
     def __init__(self, setting: Setting) -> None:
         self._world = setting.world
@@ -24,34 +24,38 @@ class Lists:
         self._limits = setting.limits
         self._hooks = setting.hooks
 
-    async def make(self, works: Sequence[UserWork]) -> None:
-        """Give each of these users a taste, and a list to those who want one. Raises `ComputeError`."""
+    async def make(self, works: Sequence[UserWork]) -> Mapping[str, Vector]:
+        """Give each of these users a taste, and a list to those who want one; returns vectors of their texts.
+
+        Raises `ComputeError`.
+        """
         await self._parts.catalogue.ensure(works)
         texts = await self._parts.texts.vectors(wanted_texts(works))
         seeds = [self._world.randomness.integer() for _ in works]
         now = self._world.clock.now()
         with computing():
             rank_works(works, texts, self._parts.catalogue.columns, self._parts.learning.model, self._arms, now, seeds)
+        return texts
 
-    async def emit(
+    async def hand_over(
         self, items: Sequence[ItemWork], users: Sequence[UserWork], dead: Sequence[Message], report: BatchReport
-    ) -> None:
-        """Lists, tombstones, refreshes and dead letters, in one send; a second look at what stands; then lessons.
-
-        Lessons are of no hurry, and to make them takes as long as some lists.
+    ) -> Awaitable[None] | None:
+        """Lists, tombstones, refreshes, dead letters, and the lessons of batches before: in one go, on their way to the
+        broker. None where there is nothing to say.
         """
-        clock = self._world.clock
-        now = clock.now()
+        now = self._world.clock.now()
         messages = [*dead, *(message for work in users if (message := self._to_message(work, now)) is not None)]
         messages += await self._refreshes(items, now, report)
-        if messages:
-            await self._world.publisher.send(messages)
-        await self.repair([work for work in users if work.emits_tombstone or work.sent is not None])
-        delivered_at = clock.now()
-        texts = await self._parts.texts.vectors(wanted_texts(users))
-        lessons = self._parts.learning.lessons(users, texts, self._parts.catalogue.columns, self._arms.policy)
-        if lessons:
-            await self._world.publisher.send(lessons)
+        messages += self._parts.learning.outgoing()
+        return await self._world.publisher.hand_over(messages) if messages else None
+
+    def conclude(
+        self, users: Sequence[UserWork], texts: Mapping[str, Vector], delivered_at: float, report: BatchReport
+    ) -> None:
+        """What is learned and measured of a batch that is done. Nobody waits for it, and to make a lesson takes as long
+        as some lists.
+        """
+        self._parts.learning.observe(users, texts, self._parts.catalogue.columns, self._arms.policy)
         self._parts.quality.judge(users, report)
         self._observe(users, delivered_at, report)
 

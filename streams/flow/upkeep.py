@@ -86,6 +86,8 @@ class Upkeep:
                 yield lambda: self._flush(self._limits.flush_points if busy else None)
             if not statistics.flushing:
                 self._flushed_at = clock.monotonic()
+        if not busy:  # else they go with the next lists
+            yield self._send_lessons
         yield self._reload
         yield lambda: self._turn(owned)
         yield self._repeat_tombstones
@@ -122,10 +124,16 @@ class Upkeep:
         self._parts.learning.take(good, [*foreign, *(record for record, _ in dead)])
 
     async def finish(self) -> None:
-        """Flush and publish what was learned, whether due or not."""
+        """Flush, and publish what was learned or is to be, whether due or not."""
+        await self._send_lessons()
         while self._parts.statistics.flushing:
             await self._flush()
         await self._flush(now=True)
+
+    async def _send_lessons(self) -> None:
+        lessons = self._parts.learning.outgoing()
+        if lessons:
+            await self._world.publisher.send(lessons)
 
     async def _flush(self, most: int | None = None, *, now: bool = False) -> None:
         if self._parts.statistics.waiting:

@@ -1,7 +1,8 @@
 """The loop of a worker: take what waits, process it, hold when a neighbour is away, keep house in between.
 
-Implements the port Intake. One batch is in flight at a time; nothing is acknowledged before its effects are durable.
-`step` and `maintain` await nothing but ports, so that the simulator drives them without this loop.
+Implements the port Intake. One batch is in hand at a time, and while the broker takes the lists of one, the next may be
+prepared; nothing is acknowledged before its effects are durable. `step`, `settle` and `maintain` await nothing but ports, so
+that the simulator drives them without this loop.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final, TypeVar
 
 from streams.errors import (
     AbandonedError,
     BrokerUnavailableError,
+    ColdstreamError,
     EncoderFailedError,
     IndexUnavailableError,
     RetryableError,
 )
-from streams.flow.batch import Pipeline
+from streams.flow.batch import Batch, ComputeError, Meanwhile, Pipeline, nothing
 from streams.flow.buffer import Buffer
 from streams.flow.parts import REBALANCE, Setting
 from streams.flow.report import BatchReport
@@ -48,6 +51,16 @@ class Hold:
     reason: str
     since: float
     """Monotonic seconds."""
+
+
+class Settled(Enum):
+    """What became of the batch under way."""
+
+    DONE = auto()
+    """Finished as it was begun, or there was none."""
+    REDONE = auto()
+    """Finished, but begun anew: what was prepared beside it is out of date."""
+    GIVEN_UP = auto()
 
 
 class Worker:
@@ -79,6 +92,10 @@ class Worker:
         self.assigned_once = False
         self._drops = 0
         self._in_hand = 0
+        self._under_way: Batch | None = None
+        """Committed: the broker is taking its lists."""
+        self._finished: list[Batch] = []
+        """… and done, but for what they teach."""
         self._most = setting.limits.batch_size
         """Records in a batch at most, at present: halved by a batch that grew too old, and growing again slowly."""
 
@@ -114,22 +131,33 @@ class Worker:
 
     async def run(self) -> None:
         """Until `stop`. Raises `FatalError`, and whatever is a defect; both end the process."""
-        while not self._stopping:
-            await self._buffer.wait(0.0 if self._parts.catalogue.look else IDLE_SECONDS)
-            if self._world.ownership.interrupted() == REBALANCE:
-                await self._world.clock.sleep(0.02)
-                continue
-            self._idle.clear()
-            try:
-                taken = self._buffer.take(self._most, self._limits.items_share)
-                self._in_hand = len(taken)
-                await self.step(taken)
-                await self.maintain(busy=bool(taken))
-            finally:
-                self._in_hand = 0
-                self._idle.set()
+        try:
+            while not self._stopping:
+                await self._turn()
+            await self.settle()
+        finally:
+            self._idle.set()
         if self._world.ownership.interrupted() != REBALANCE:
             await self._until_done(self._upkeep.finish)
+
+    async def _turn(self) -> None:
+        moving = self._world.ownership.interrupted() == REBALANCE
+        if moving or not self._buffer.waiting:
+            await self.settle()
+            self._idle.set()
+        if moving:
+            await self._world.clock.sleep(0.02)
+            return
+        await self._buffer.wait(0.0 if self._parts.catalogue.look else IDLE_SECONDS)
+        if self._world.ownership.interrupted() == REBALANCE:
+            return
+        self._idle.clear()
+        taken = self._buffer.take(self._most, self._limits.items_share)
+        self._in_hand = len(taken)
+        try:
+            await self.step(taken, lambda: self.maintain(busy=bool(taken)))
+        finally:
+            self._in_hand = 0
 
     @property
     def upkeep(self) -> Upkeep:
@@ -139,48 +167,131 @@ class Worker:
     @property
     def waiting(self) -> int:
         """Records taken over that are not done: buffered, and in the batch in hand."""
-        return self._buffer.waiting + self._in_hand
+        under_way = len(self._under_way.records) if self._under_way is not None else 0
+        return self._buffer.waiting + self._in_hand + under_way
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is under way that is to be settled."""
+        return self._under_way is not None
 
     def stop(self) -> None:
         """Finish the batch in hand and return from `run`; what waits stays unacknowledged."""
         self._stopping = True
         self._buffer.wake()
 
-    async def step(self, records: Sequence[Record]) -> None:
-        """Process what was taken: all of it, or none (abandoned)."""
-        if not records:
-            return
-        drops = self._drops
+    async def step(self, records: Sequence[Record], keep_house: Meanwhile = nothing) -> None:
+        """Process what was taken: all of it, or none (abandoned).
+
+        The lists may still be on their way when it returns: `settle`, or the next step, waits for them. Signals and
+        lessons are folded, and `keep_house` called, while the broker takes the signals of the batch.
+        """
+        drops, kept = self._drops, False
 
         def check() -> None:
             """What was taken before a rebalance must not be folded behind it: what comes before it would be missing."""
             if self._drops != drops:
                 raise AbandonedError(REBALANCE)
 
+        async def keep() -> None:
+            nonlocal kept
+            if kept:
+                return
+            kept = True
+            self._conclude()
+            if signals:
+                await self._until_done(lambda: self._upkeep.fold(signals, check))
+            if lessons:
+                await self._until_done(lambda: self._upkeep.learn(lessons, check))
+            await keep_house()
+
         main = [record for record in records if record.topic not in {Topic.SIGNALS, Topic.LESSONS}]
         signals = [record for record in records if record.topic is Topic.SIGNALS]
         lessons = [record for record in records if record.topic is Topic.LESSONS]
-        if main and not await self._process(main):
+        if not await (self._process(main, keep) if main else self.settle()):
             return
-        if signals:
-            await self._until_done(lambda: self._upkeep.fold(signals, check))
-        if lessons:
-            await self._until_done(lambda: self._upkeep.learn(lessons, check))
-        self.batches += 1
+        await keep()
+        if records:
+            self.batches += 1
 
-    async def _process(self, records: Sequence[Record]) -> bool:
+    async def settle(self) -> bool:
+        """Wait for the batch under way, and be done with it. False: given up."""
+        settled = await self._settle()
+        self._conclude()
+        return settled is not Settled.GIVEN_UP
+
+    async def _process(self, records: Sequence[Record], meanwhile: Meanwhile) -> bool:
         """Process records, in halves where they grew too old together, since they would again. False: given up."""
+        prepared = await self._prepare_beside(records)
+        settled = await self._settle()
+        if settled is Settled.GIVEN_UP:
+            return False
+        if settled is Settled.REDONE:
+            prepared = None
+
+        async def begin() -> Batch:
+            nonlocal prepared
+            ready, prepared = prepared, None
+            return await self._pipeline.begin(records, ready, meanwhile)
+
         try:
-            report = await self._until_done(lambda: self._pipeline.process(records), divisible=len(records) > 1)
+            self._under_way = await self._until_done(begin, divisible=len(records) > 1)
         except AbandonedError:
-            self._most = middle = len(records) // 2
-            return await self._process(records[:middle]) and await self._process(records[middle:])
-        if report is None:
+            return await self._process_halves(records, meanwhile)
+        if self._under_way is None:
             return False
         self._most = min(self._most + GROWTH, self._limits.batch_size)
-        self._upkeep.remember(report)
-        self._observe(report)
         return True
+
+    async def _process_halves(self, records: Sequence[Record], meanwhile: Meanwhile) -> bool:
+        self._most = middle = len(records) // 2
+        return await self._process(records[:middle], meanwhile) and await self._process(records[middle:], meanwhile)
+
+    async def _prepare_beside(self, records: Sequence[Record]) -> Batch | None:
+        """Prepare while the lists of the last batch are on their way; None where that isn't so, or it failed: once more then.
+
+        Items are not: they are written before they are shown, so that others would see them.
+        """
+        if self._under_way is None or any(record.topic is Topic.ITEMS for record in records):
+            return None
+        try:
+            return await self._pipeline.prepare(records)
+        except (ComputeError, ColdstreamError) as error:
+            log.debug("preparing again: %s", error)
+            return None
+
+    async def _settle(self) -> Settled:
+        """Finish the batch under way; where the broker or the index is away meanwhile, begin it again."""
+        batch, self._under_way = self._under_way, None
+        if batch is None:
+            return Settled.DONE
+        first, records = batch, batch.records
+
+        async def finish() -> Batch:
+            nonlocal batch
+            current, batch = batch, None
+            current = current or await self._pipeline.begin(records)
+            await self._pipeline.finish(current)
+            return current
+
+        try:
+            done = await self._until_done(finish, divisible=len(records) > 1)
+        except AbandonedError:
+            if await self._process_halves(records, nothing) and await self._settle() is not Settled.GIVEN_UP:
+                return Settled.REDONE
+            return Settled.GIVEN_UP
+        if done is None:
+            return Settled.GIVEN_UP
+        self._finished.append(done)
+        return Settled.DONE if done is first else Settled.REDONE
+
+    def _conclude(self) -> None:
+        """What the finished batches teach, and their reports."""
+        finished, self._finished = self._finished, []
+        for batch in finished:
+            report = self._pipeline.conclude(batch)
+            self._upkeep.remember(report)
+            self._observe(report)
 
     async def maintain(self, *, busy: bool = False) -> None:
         """Whatever is due: flush, reload, expiries, waiting refreshes, repeated tombstones, the model."""

@@ -32,6 +32,8 @@ from streams.values import Topic
 
 SECRETS: Final = ("SASL_PLAINTEXT", "SASL_SSL")
 TLS: Final = ("SSL", "SASL_SSL")
+PACE: Final = "coldstream_pace"
+"""Attribute of a fetcher: awaited before each of its requests."""
 PAUSE_SECONDS: Final = 0.01
 """What patience adds to the latency of a lone record, at most."""
 ANSWER_SECONDS: Final = 5.0
@@ -134,6 +136,11 @@ def learn_patience() -> None:
     @functools.wraps(fetch)
     async def fetch_patiently(self: Any, *arguments: Any) -> bool:
         loop = asyncio.get_running_loop()
+        if (pace := getattr(self, PACE, None)) is not None:
+            try:
+                await pace()
+            except asyncio.CancelledError:  # as below
+                return False
         asked_at = loop.time()
         found = bool(await fetch(self, *arguments))
         if not found and loop.time() - asked_at < self._fetch_max_wait_ms / 2000:

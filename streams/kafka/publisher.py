@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Generator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
@@ -22,6 +24,9 @@ BATCH_BYTES: Final = 262_144
 """Records sent to a partition in one go; aiokafka's 16 KiB would be four lists a round trip. A topic's
 `max.message.bytes` limits it too."""
 STOP_SECONDS: Final = 5.0
+TURNS: Final = 5
+"""Turns of the event loop from a record that is handed to aiokafka to the request that holds it on its socket: its sender
+wakes, takes what waits, starts a task, which writes, and uvloop flushes."""
 METADATA_SECONDS: Final = 3.0
 """A topic that the cluster has not named in this time does not exist."""
 
@@ -75,30 +80,35 @@ class KafkaPublisher:
                 await producer._sender.close()  # noqa: SLF001
                 await producer.client.close()
 
+    async def hand_over(self, messages: Sequence[Message]) -> Awaitable[None]:
+        """Send all; see the port. When it returns, what fits into requests is on its way, whatever the caller does next."""
+        deadline = asyncio.get_running_loop().time() + SEND_SECONDS
+        async with _mapped_errors(deadline):
+            await self._settle()
+            producer = await self._living()
+            for message in messages:
+                nothing = message.key is None and message.value is None  # aiokafka sends no such record
+                self._under_way.add(
+                    await producer.send(
+                        full_name(self._settings, message.topic),
+                        b"" if nothing else message.value,
+                        key=message.key,
+                        partition=message.partition,
+                        headers=list(message.headers),
+                    )
+                )
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+        return _Sending(self, deadline)
+
     async def send(self, messages: Sequence[Message]) -> None:
         """Send all, in order for each partition; returns when the broker has all of them. See the port."""
-        try:
-            async with asyncio.timeout(SEND_SECONDS):
-                await self._settle()
-                producer = await self._living()
-                for message in messages:
-                    nothing = message.key is None and message.value is None  # aiokafka sends no such record
-                    self._under_way.add(
-                        await producer.send(
-                            full_name(self._settings, message.topic),
-                            b"" if nothing else message.value,
-                            key=message.key,
-                            partition=message.partition,
-                            headers=list(message.headers),
-                        )
-                    )
-                await self._settle()
-        except MessageSizeTooLargeError as error:
-            raise FatalError(f"Kafka refuses a message for its size: {error}") from error
-        except TimeoutError as error:
-            raise BrokerUnavailableError(f"Kafka did not take what was sent in {SEND_SECONDS:g} s") from error
-        except KafkaError as error:
-            raise BrokerUnavailableError(f"Kafka did not take what was sent: {error!r}") from error
+        await (await self.hand_over(messages))
+
+    async def settled(self, deadline: float) -> None:
+        """Wait for all that is under way, until so late by the loop's clock; raises the first error among it."""
+        async with _mapped_errors(deadline):
+            await self._settle()
 
     async def _settle(self) -> None:
         """Wait for all that is under way; raises the first error among it."""
@@ -151,6 +161,30 @@ class KafkaPublisher:
         if topic not in self._partitions:
             raise _missing(self._settings, topic)
         return self._partitions[topic]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """What was handed over: awaited, it ends when the broker has all of it."""
+
+    publisher: KafkaPublisher
+    deadline: float
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self.publisher.settled(self.deadline).__await__()
+
+
+@asynccontextmanager
+async def _mapped_errors(deadline: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except MessageSizeTooLargeError as error:
+        raise FatalError(f"Kafka refuses a message for its size: {error}") from error
+    except TimeoutError as error:
+        raise BrokerUnavailableError(f"Kafka did not take what was sent in {SEND_SECONDS:g} s") from error
+    except KafkaError as error:
+        raise BrokerUnavailableError(f"Kafka did not take what was sent: {error!r}") from error
 
 
 def _missing(settings: Settings, topic: str) -> FatalError:

@@ -63,9 +63,9 @@ class Faults:
                 late = ", what it sent arrives"
                 stop.effect(int(how * 2 * (stop.parts + 1)))
         self._world.tell(f"KILL {process.name} at {_name(process)}{late}")
+        process.end()
         if process.expelled:
             self._world.excused |= process.unrepaired
-        process.end()
         self._world.processes.remove(process)
         if process.expelled:
             return True
@@ -187,9 +187,9 @@ class Faults:
         self._world.tell("KILL all, start over from offset 0")
         names = [process.name.split(".")[0] for process in self._world.processes] or ["w0"]
         for process in self._world.processes:
+            process.end()
             if process.expelled:
                 self._world.excused |= process.unrepaired
-            process.end()
         self._world.processes.clear()
         self._world.group.members.clear()
         self._world.group.assignment.clear()

@@ -44,18 +44,13 @@ class Bug:
 
 
 def _acknowledge_first() -> list[tuple[Any, str, Any]]:
-    process = Pipeline._process
+    prepare = Pipeline.prepare
 
     async def hasty(self: Pipeline, records: Any) -> Any:
-        ownership: Any = self._world.ownership
-        ownership.acknowledge(records)
-        ownership.deaf = True
-        try:
-            return await process(self, records)
-        finally:
-            ownership.deaf = False
+        self._world.ownership.acknowledge(records)
+        return await prepare(self, records)
 
-    return [(Pipeline, "_process", hasty)]
+    return [(Pipeline, "prepare", hasty)]
 
 
 def _signals_after_persist() -> list[tuple[Any, str, Any]]:
@@ -64,11 +59,22 @@ def _signals_after_persist() -> list[tuple[Any, str, Any]]:
     async def nothing(_self: Pipeline, _works: Any, _report: Any) -> None:
         return
 
-    async def late(self: Pipeline, works: Any, guard: Any, report: Any) -> None:
-        await persist(self, works, guard, report)
-        await send(self, works, report)
+    async def late(self: Pipeline, batch: Any) -> None:
+        await persist(self, batch)
+        if (signals := await send(self, batch.users, batch.report)) is not None:
+            await signals
 
     return [(Pipeline, "_send_signals", nothing), (Pipeline, "_persist", late)]
+
+
+def _lists_are_not_awaited() -> list[tuple[Any, str, Any]]:
+    finish = Pipeline.finish
+
+    async def careless(self: Pipeline, batch: Any) -> None:
+        batch.lists = None
+        await finish(self, batch)
+
+    return [(Pipeline, "finish", careless)]
 
 
 def _deduplicate_by_id_alone() -> list[tuple[Any, str, Any]]:
@@ -98,6 +104,7 @@ def _no_second_look() -> list[tuple[Any, str, Any]]:
 BUGS: Final = (
     Bug("acknowledge before persist", _acknowledge_first),
     Bug("signals after persist", _signals_after_persist),
+    Bug("acknowledge before the broker has the lists", _lists_are_not_awaited),
     Bug("deduplicate by event_id alone", _deduplicate_by_id_alone),
     Bug("write without its condition", unconditional=True),
     Bug("marker forgotten", _forget_the_marker),

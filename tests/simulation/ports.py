@@ -181,21 +181,62 @@ class SimIndex:
 
 
 class SimPublisher:
-    """One process's producer."""
+    """One process's producer. What is handed over arrives at once, or when it is waited for, by chance."""
 
-    def __init__(self, append: Callable[[Message], None], partitions: Mapping[Topic, int]) -> None:
+    def __init__(self, append: Callable[[Message], None], partitions: Mapping[Topic, int], seed: int) -> None:
         self._append = append
         self._partitions = partitions
+        self._chance = Random(seed)
+        self._late: SimSending | None = None
+        """Handed over, and not arrived."""
+
+    async def hand_over(self, messages: Sequence[Message]) -> SimSending:
+        if self._late is not None and self._chance.random() < 0.5:  # nobody has waited for it
+            self._late.arrive(None)
+        sending = self._late = SimSending(messages, self._append)
+        if self._chance.random() < 0.5:
+            await sending.arrive_now()
+            self._late = None
+        return sending
 
     async def send(self, messages: Sequence[Message]) -> None:
-        def append(parts: int | None) -> None:
-            for message in messages[:parts]:
-                self._append(message)
+        await (await self.hand_over(messages))
 
-        await act("send", ",".join(sorted({str(message.topic) for message in messages})), append, len(messages))
+    def die(self) -> None:
+        """The process ends: of what is on its way, nothing arrives, or some, or all."""
+        if self._late is not None and self._chance.random() < 0.5:
+            self._late.arrive(self._chance.randint(0, len(self._late.messages)))
+        self._late = None
 
     def partitions(self, topic: str) -> int:
         return self._partitions[Topic(topic)]
+
+
+class SimSending:
+    """What was handed over; awaited, it stops until the broker has it."""
+
+    def __init__(self, messages: Sequence[Message], append: Callable[[Message], None]) -> None:
+        self.messages = messages
+        self._append = append
+        self._about = ",".join(sorted({str(message.topic) for message in messages}))
+        self._arrived = False
+
+    def arrive(self, parts: int | None) -> None:
+        """Reach the broker, or so many of its messages do."""
+        if not self._arrived:
+            self._arrived = True
+            for message in self.messages[:parts]:
+                self._append(message)
+
+    async def arrive_now(self) -> None:
+        """Stop, then arrive."""
+        await _Pause(Stop("send", self._about, self.arrive, len(self.messages)))
+        self.arrive(None)
+
+    def __await__(self) -> Generator[Stop, Any, None]:
+        if not self._arrived:
+            yield from self.arrive_now().__await__()
+        yield Stop("send done", self._about)
 
 
 class SimOwnership:
@@ -208,16 +249,12 @@ class SimOwnership:
         self.acknowledged: dict[tuple[Topic, int], set[int]] = {}
         self.read_ends: Callable[[], Mapping[tuple[str, int], int]] = dict
         self.on_acknowledge: Callable[[], None] = lambda: None
-        self.deaf = False
-        """Acknowledgements do nothing (a planted bug has made them already)."""
 
     def interrupted(self) -> str | None:
         return "rebalance" if self.noticed else None
 
     def acknowledge(self, records: Sequence[Record]) -> None:
         self.on_acknowledge()
-        if self.deaf:
-            return
         for record in records:
             key = (record.topic, record.partition, record.offset)
             if key in self.pending:

@@ -119,10 +119,12 @@ class Process:
             self.clock, knobs.lessons_per_second, VectorFeed(table, encoder.name, randomness.token())
         )
         self._statistics = statistics = StatisticsOwner(index, self.clock, randomness)
+        self.publisher = SimPublisher(lambda message: append(self, message), self._broker.partitions, seed + 1)  # type: ignore[arg-type,return-value]
+        self._chance = Random(seed + 2)
         setting = Setting(
             World(
                 index,
-                SimPublisher(lambda message: append(self, message), self._broker.partitions),  # type: ignore[arg-type,return-value]
+                self.publisher,
                 self.ownership,
                 self.clock,
                 randomness,
@@ -173,17 +175,24 @@ class Process:
             await pause("poll")
             moved = self._group.moving or self.expelled or self.generation != self._group.generation
             if moved and (self.ownership.noticed or not self.expelled):  # a zombie goes on until it notices
+                await self._settle()
                 self._move()
                 continue
             self._fetch()
             taken = self.buffer.take(self._knobs.batch_size, 0.25)
-            self.in_hand = bool(taken)
-            await self.worker.step(taken)
-            await self.worker.maintain()
-            self.in_hand = False
+            self.in_hand = self.in_hand or bool(taken)
+            await self.worker.step(taken, self.worker.maintain)
+            if not self.buffer.waiting and self._chance.random() < 0.5:
+                await self._settle()
+            self.in_hand = self.worker.busy
+
+    async def _settle(self) -> None:
+        await self.worker.settle()
+        self.in_hand = False
 
     def end(self) -> None:
         """kill -9: nothing runs any more."""
+        self.publisher.die()
         if self.stop is None:
             self.coroutine.close()  # it never began, and Python would say so
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -47,18 +47,32 @@ class CountedRandomness:
         return self.count
 
 
+class _Done:
+    def __await__(self) -> Generator[None]:
+        yield from ()
+
+
+def done() -> Awaitable[None]:
+    """What the broker has at once."""
+    return _Done()
+
+
 @dataclass
 class MemoryPublisher:
-    """Keeps what was sent; fails as long as `failing` is set."""
+    """Keeps what was handed over; fails as long as `failing` is set."""
 
     sent: list[Message] = field(default_factory=list)
     counts: Mapping[str, int] = field(default_factory=dict)
     failing: RetryableError | None = None
 
-    async def send(self, messages: Sequence[Message]) -> None:
+    async def hand_over(self, messages: Sequence[Message]) -> Awaitable[None]:
         if self.failing is not None:
             raise self.failing
         self.sent += messages
+        return done()
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        await (await self.hand_over(messages))
 
     def partitions(self, topic: str) -> int:
         return self.counts.get(topic, 2)

@@ -87,9 +87,10 @@ class Service:
         return self
 
     async def feed(self, *records: Record) -> list[Message]:
-        """One batch; returns what was sent for it."""
+        """One batch, to its end; returns what was sent for it."""
         before = len(self.publisher.sent)
         await self.worker.step(list(records))
+        await self.worker.settle()
         return self.publisher.sent[before:]
 
     async def settle(self) -> None:
@@ -98,6 +99,7 @@ class Service:
             waiting = [message for message in self.publisher.sent if message.topic is topic]
             self.publisher.sent[:] = [message for message in self.publisher.sent if message.topic is not topic]
             await self.worker.step([self._returned(message) for message in waiting])
+        await self.worker.settle()
         self.clock.at += 3.0
         await self.worker.maintain()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,17 +200,17 @@ async def test_a_tombstone_that_is_sent_late_has_the_list_of_who_came_back_behin
     await successor.open()
     records = await _what_is_older(zombie)
     await zombie.feed(*records[:3])
-    send = zombie.publisher.send
+    hand_over = zombie.publisher.hand_over
 
-    async def late(messages: list[Message]) -> None:
+    async def late(messages: list[Message]) -> Awaitable[None]:
         if any(message.value is None for message in messages):  # suspended before it sends, and woken up afterwards
-            monkeypatch.setattr(zombie.publisher, "send", send)
+            monkeypatch.setattr(zombie.publisher, "hand_over", hand_over)
             zombie.clock.at += 1
             await successor.feed(zombie.log.event("e9", "ann", "click", "saw0"))
             zombie.publisher.sent += successor.publisher.sent
-        await send(messages)
+        return await hand_over(messages)
 
-    monkeypatch.setattr(zombie.publisher, "send", late)
+    monkeypatch.setattr(zombie.publisher, "hand_over", late)
     await zombie.feed(records[3])
     versions = [int(dict(message.headers)["version"]) for message in zombie.publisher.sent
                 if message.topic is Topic.RECOMMENDATIONS]  # fmt: skip
