@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Generator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -83,38 +83,41 @@ class KafkaPublisher:
     async def hand_over(self, messages: Sequence[Message]) -> Awaitable[None]:
         """Send all; see the port. When it returns, what fits into requests is on its way, whatever the caller does next."""
         deadline = asyncio.get_running_loop().time() + SEND_SECONDS
+        sent: set[asyncio.Future[object]] = set()
         async with _mapped_errors(deadline):
-            await self._settle()
+            await self._settle(self._under_way)
             producer = await self._living()
             for message in messages:
                 nothing = message.key is None and message.value is None  # aiokafka sends no such record
-                self._under_way.add(
-                    await producer.send(
-                        full_name(self._settings, message.topic),
-                        b"" if nothing else message.value,
-                        key=message.key,
-                        partition=message.partition,
-                        headers=list(message.headers),
-                    )
+                future = await producer.send(
+                    full_name(self._settings, message.topic),
+                    b"" if nothing else message.value,
+                    key=message.key,
+                    partition=message.partition,
+                    headers=list(message.headers),
                 )
+                self._under_way.add(future)
+                sent.add(future)
             for _ in range(TURNS):
                 await asyncio.sleep(0)
-        return _Sending(self, deadline)
+        return _Sending(self, sent, deadline)
 
     async def send(self, messages: Sequence[Message]) -> None:
         """Send all, in order for each partition; returns when the broker has all of them. See the port."""
         await (await self.hand_over(messages))
 
-    async def settled(self, deadline: float) -> None:
-        """Wait for all that is under way, until so late by the loop's clock; raises the first error among it."""
+    async def settled(self, sent: Collection[asyncio.Future[object]], deadline: float) -> None:
+        """Wait for some of what is under way, until so late by the loop's clock; raises the first error among it."""
         async with _mapped_errors(deadline):
-            await self._settle()
+            await self._settle(sent)
 
-    async def _settle(self) -> None:
-        """Wait for all that is under way; raises the first error among it."""
-        if not self._under_way:
+    async def _settle(self, sent: Collection[asyncio.Future[object]]) -> None:
+        """Wait for these; raises the first error among them. Others may wait for the same."""
+        if not sent:
             return
-        done, _ = await asyncio.wait(self._under_way)
+        done = set(sent)
+        if not all(future.done() for future in done):
+            await asyncio.wait(done)
         self._under_way -= done
         errors = [error for future in done if (error := future.exception()) is not None]
         if errors:
@@ -168,10 +171,11 @@ class _Sending:
     """What was handed over: awaited, it ends when the broker has all of it."""
 
     publisher: KafkaPublisher
+    sent: Collection[asyncio.Future[object]]
     deadline: float
 
     def __await__(self) -> Generator[Any, Any, None]:
-        return self.publisher.settled(self.deadline).__await__()
+        return self.publisher.settled(self.sent, self.deadline).__await__()
 
 
 @asynccontextmanager

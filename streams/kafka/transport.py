@@ -34,8 +34,9 @@ PAUSED_POLL_SECONDS: Final = 0.005
 """How soon a paused partition is looked at again; Faust would wait a whole second."""
 READ_SECONDS: Final = 0.05
 """How long a look for records lasts at most: a seek waits for it."""
-AHEAD_SECONDS: Final = 0.003
-"""Between two fetches while the worker has not taken what the first one found: each costs half a millisecond of CPU."""
+AHEAD_SECONDS: Final = 0.006
+"""Between two fetches while the worker has not taken what the first one found: each costs half a millisecond of CPU, which
+the worker lacks meanwhile. Measured: docs/performance.md."""
 AHEAD_RECORDS: Final = 256
 """No look while so many are waiting to be taken."""
 

@@ -102,8 +102,10 @@ async def test_a_producer_that_can_send_nothing_more_is_made_anew():
         broker.stop()
         broker.start(int(address.rpartition(":")[2]))  # it has forgotten the producer: its sequence is out of order now
         await create_topics(settings)
-        with pytest.raises(BrokerUnavailableError, match="OutOfOrderSequence"):
-            await publisher.send([Message(Topic.EVENTS, b"k", b"2")])
+        sending = await publisher.hand_over([Message(Topic.EVENTS, b"k", b"2")])
+        for failing in (publisher.send([Message(Topic.EVENTS, b"k", b"of somebody else")]), sending):
+            with pytest.raises(BrokerUnavailableError, match="OutOfOrderSequence"):
+                await failing  # who handed it over learns of it, whoever has seen the error before
         await publisher.send([Message(Topic.EVENTS, b"k", b"2")])
         records = await consume(settings, Topic.EVENTS, lambda records: records)
         assert [record.value for record in records] == [b"2"]
