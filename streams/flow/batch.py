@@ -86,10 +86,11 @@ class Pipeline:
         try:
             batch = prepared or await self.prepare(records)
             await self._commit(batch, meanwhile)
-            return batch
         except ComputeError as error:
             if len(records) == 1:
                 return await self._bury_alone(records[0], PoisonError("processing", str(error)))
+        else:
+            return batch
         whole = Batch(records, _unguarded, BatchReport(), delivered_at=self._world.clock.now())
         for record in records:
             one = await self.begin([record])

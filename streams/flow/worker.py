@@ -22,8 +22,9 @@ from streams.errors import (
     IndexUnavailableError,
     RetryableError,
 )
-from streams.flow.batch import Batch, ComputeError, Meanwhile, Pipeline, nothing
+from streams.flow.batch import Batch, Meanwhile, Pipeline, nothing
 from streams.flow.buffer import Buffer
+from streams.flow.decoded import ComputeError
 from streams.flow.parts import REBALANCE, Setting
 from streams.flow.report import BatchReport
 from streams.flow.upkeep import Upkeep

@@ -140,8 +140,10 @@ class Thread(AIOKafkaConsumerThread):
         self._fetched_at = self.thread_loop.time()
 
     def _may_read(self) -> bool:
-        waiting = sum(len(some) for found in list(self._ahead) if isinstance(found, dict) for some in found.values())
-        return self._consumer is not None and bool(self.wanted) and self.consumer.flow_active and waiting < AHEAD_RECORDS
+        if self._consumer is None or not self.wanted or not self.consumer.flow_active:
+            return False
+        ahead = [found for found in list(self._ahead) if isinstance(found, dict)]
+        return sum(len(some) for found in ahead for some in found.values()) < AHEAD_RECORDS
 
     def take(self) -> RecordMap | None:
         """What was found first and not taken yet; None where nothing was. Raises what ended the reading."""
@@ -168,8 +170,8 @@ class Thread(AIOKafkaConsumerThread):
             committed: Mapping[TP, int | None] = await consumer.seek_to_committed()
             for tp, offset in committed.items():
                 if not offset:
-                    passed_on = self.consumer._read_offset.get(tp)
-                    consumer.seek(tp, 0 if passed_on is None else passed_on + 1)  # where that is gone, the first there is
+                    passed_on = self.consumer._read_offset.get(tp)  # where that is gone, the first there is
+                    consumer.seek(tp, 0 if passed_on is None else passed_on + 1)
             self.forget()
             return committed
 
