@@ -37,6 +37,8 @@ IDLE_SECONDS: Final = 0.5
 REVOKE_SECONDS: Final = 3.0
 BACKOFF_FIRST_SECONDS: Final = 0.05
 BACKOFF_MOST_SECONDS: Final = 2.0
+STILL_TURNS: Final = 3
+"""So many turns of the loop without another record, and a batch is taken."""
 GROWTH: Final = 8
 """Records by which a batch may be larger than the one before, after one was halved."""
 
@@ -153,12 +155,23 @@ class Worker:
         if self._world.ownership.interrupted() == REBALANCE:
             return
         self._idle.clear()
+        await self._let_in()
         taken = self._buffer.take(self._most, self._limits.items_share)
         self._in_hand = len(taken)
         try:
             await self.step(taken, lambda: self.maintain(busy=bool(taken)))
         finally:
             self._in_hand = 0
+
+    async def _let_in(self) -> None:
+        """Give those who hand in records the loop for as long as more come: they hand in one a turn, and batches of many
+        are cheaper.
+        """
+        waiting, still = -1, 0
+        while waiting < self._most and still < STILL_TURNS:
+            still = 0 if self._buffer.waiting > waiting else still + 1
+            waiting = self._buffer.waiting
+            await asyncio.sleep(0)
 
     @property
     def upkeep(self) -> Upkeep:
