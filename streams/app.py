@@ -32,6 +32,7 @@ from streams.flow.ask import Reader
 from streams.flow.buffer import Buffer
 from streams.flow.catalogue import Catalogue
 from streams.flow.fanout import Budget, FanOut
+from streams.flow.flight import Hold
 from streams.flow.learning import Learning
 from streams.flow.parts import Hooks, Limits, Parts, Setting, World
 from streams.flow.quality import Quality
@@ -40,7 +41,7 @@ from streams.flow.signals import StatisticsOwner
 from streams.flow.texts import TextVectors
 from streams.flow.users import Users
 from streams.flow.vectors import VectorFeed
-from streams.flow.worker import Hold, Worker
+from streams.flow.worker import Worker
 from streams.http.server import HttpServer
 from streams.http.worker_service import WorkerService
 from streams.index.open import open_index

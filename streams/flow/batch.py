@@ -20,11 +20,11 @@ import msgspec
 
 from streams.decide.history import check_not_remade
 from streams.decide.taste import texts_of
-from streams.errors import AbandonedError, ColdstreamError, PoisonError
-from streams.flow.decoded import ComputeError, ItemInput, UserInput, bury, computing, decode
+from streams.errors import ColdstreamError, PoisonError
+from streams.flow.decoded import ComputeError, UserInput, bury, computing, decode_all
 from streams.flow.items import Items, ItemWork
 from streams.flow.lists import Lists
-from streams.flow.parts import REBALANCE, Setting
+from streams.flow.parts import Meanwhile, Setting, nothing
 from streams.flow.persist import persist
 from streams.flow.recommend import wanted_texts
 from streams.flow.report import BatchReport
@@ -33,26 +33,15 @@ from streams.flow.users import UserWork, from_point, keeps_name, mark_refreshes,
 from streams.ports import Collection, Point, Write
 from streams.values import Message, Record, Topic, UserState, Vector
 
-Meanwhile = Callable[[], Awaitable[None]]
-"""What is done while the broker is waited for."""
-
-
-async def nothing() -> None:
-    """Nothing is done meanwhile."""
-
-
-def _unguarded() -> None:
-    """What is left of such a batch may be done by anybody."""
-
 
 @dataclass(slots=True)
 class Batch:
     """Records on their way, and what came of them so far."""
 
     records: Sequence[Record]
-    guard: Callable[[], None]
-    """Raises `AbandonedError` where the batch may belong to somebody else by now."""
     report: BatchReport
+    guard: Callable[[], None] = lambda: None
+    """Raises `AbandonedError` where the batch may belong to somebody else by now."""
     items: Sequence[ItemWork] = ()
     users: Sequence[UserWork] = ()
     dead: Sequence[Message] = ()
@@ -91,7 +80,7 @@ class Pipeline:
                 return await self._bury_alone(records[0], PoisonError("processing", str(error)))
         else:
             return batch
-        whole = Batch(records, _unguarded, BatchReport(), delivered_at=self._world.clock.now())
+        whole = Batch(records, BatchReport(), delivered_at=self._world.clock.now())
         for record in records:
             one = await self.begin([record])
             await self.finish(one)
@@ -100,9 +89,13 @@ class Pipeline:
 
     async def prepare(self, records: Sequence[Record]) -> Batch:
         """All that nobody else sees. Raises `ComputeError`, and what `begin` raises."""
-        batch = Batch(records, self._guard(), BatchReport())
+        batch = Batch(records, BatchReport(), self._world.guard(self._limits.batch_age_seconds))
         begun_at, report = self._world.clock.now(), batch.report
-        items, users, batch.dead = self._decode(records, report)
+        report.records.update(record.topic.value for record in records)
+        with self._stage(report, "decode"):
+            items, users, dead = decode_all(records, self._limits.largest, self._limits.debezium)
+        report.dead_letters.update(error.reason for _, error in dead)
+        batch.dead = [bury(record, error, begun_at) for record, error in dead]
         with self._stage(report, "load"):
             batch.items = item_works = await self._items.load(items)
             batch.users, states = await self._load_users(users, report)
@@ -157,45 +150,12 @@ class Pipeline:
         return batch.report
 
     async def _bury_alone(self, record: Record, error: PoisonError) -> Batch:
-        batch = Batch([record], _unguarded, BatchReport())
+        batch = Batch([record], BatchReport())
         batch.report.records[record.topic.value] += 1
         batch.report.dead_letters[error.reason] += 1
         await self._world.publisher.send([bury(record, error, self._world.clock.now())])
         await self.finish(batch)
         return batch
-
-    def _guard(self) -> Callable[[], None]:
-        clock = self._world.clock
-        begun = clock.monotonic()
-
-        def guard() -> None:
-            if self._world.ownership.interrupted() == REBALANCE:  # a stop finishes the batch in hand
-                raise AbandonedError(REBALANCE)
-            if clock.monotonic() - begun > self._limits.batch_age_seconds:
-                raise AbandonedError("age")
-
-        return guard
-
-    def _decode(
-        self, records: Sequence[Record], report: BatchReport
-    ) -> tuple[list[ItemInput], list[UserInput], list[Message]]:
-        items: list[ItemInput] = []
-        users: list[UserInput] = []
-        dead: list[Message] = []
-        with self._stage(report, "decode"):
-            for record in records:
-                report.records[record.topic.value] += 1
-                try:
-                    entry = decode(record, self._limits.largest(record.topic), self._limits.debezium)
-                except PoisonError as error:
-                    report.dead_letters[error.reason] += 1
-                    dead.append(bury(record, error, self._world.clock.now()))
-                    continue
-                if isinstance(entry, ItemInput):
-                    items.append(entry)
-                else:
-                    users.append(entry)
-        return items, users, dead
 
     async def _load_users(
         self, inputs: Sequence[UserInput], report: BatchReport

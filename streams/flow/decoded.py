@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -167,6 +167,26 @@ def computing() -> Iterator[None]:
         raise
     except Exception as error:
         raise ComputeError(f"{type(error).__name__}: {error}") from error
+
+
+def decode_all(
+    records: Sequence[Record], largest: Callable[[Topic], int], debezium: Mapping[Topic, Mapping[str, str]]
+) -> tuple[list[ItemInput], list[UserInput], list[tuple[Record, PoisonError]]]:
+    """Records as inputs for items and for users, each in order, and those that are none. `largest`: bytes by topic."""
+    items: list[ItemInput] = []
+    users: list[UserInput] = []
+    dead: list[tuple[Record, PoisonError]] = []
+    for record in records:
+        try:
+            entry = decode(record, largest(record.topic), debezium)
+        except PoisonError as error:
+            dead.append((record, error))
+            continue
+        if isinstance(entry, ItemInput):
+            items.append(entry)
+        else:
+            users.append(entry)
+    return items, users, dead
 
 
 def bury(record: Record, error: PoisonError, failed_at: float) -> Message:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streams.decide.arms import Arms
 from streams.decide.history import Bounds
+from streams.errors import AbandonedError
 from streams.flow.catalogue import Catalogue
 from streams.flow.fanout import FanOut, Headers
 from streams.flow.learning import Learning
@@ -24,6 +25,14 @@ REBALANCE = "rebalance"
 """Why `Ownership.interrupted` ends a batch; a stop lets it finish."""
 
 
+Meanwhile = Callable[[], Awaitable[None]]
+"""What is done while the broker is waited for."""
+
+
+async def nothing() -> None:
+    """Nothing is done meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """The ports that a batch touches."""
@@ -33,6 +42,20 @@ class World:
     ownership: Ownership
     clock: Clock
     randomness: Randomness
+
+    def guard(self, seconds: float) -> Callable[[], None]:
+        """A look at whether a batch that begins now is still ours: raises `AbandonedError` in a rebalance, and where it is
+        older than so many seconds. A stop finishes the batch in hand.
+        """
+        begun = self.clock.monotonic()
+
+        def guard() -> None:
+            if self.ownership.interrupted() == REBALANCE:
+                raise AbandonedError(REBALANCE)
+            if self.clock.monotonic() - begun > seconds:
+                raise AbandonedError("age")
+
+        return guard
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import Final, Protocol
+from typing import Final
 from zlib import crc32
 
 import msgspec
 
 from streams.decide.statistics import ItemStatistics, Signal, fold
+from streams.decide.table import Table
 from streams.errors import PoisonError
 from streams.flow.persist import persist
 from streams.flow.users import SourcedSignals
@@ -44,9 +45,7 @@ _FORMER = msgspec.json.Decoder(SignalBatch)
 _IS_FORMER = re.compile(rb"\s*\[\s*\d").match
 """Until November 2026 a value was of one source partition; such may lie on the topic when a worker is upgraded."""
 _POINT = msgspec.json.Decoder(ItemStatistics)
-
-_Entry = tuple[int, tuple[int, tuple[Signal, ...]]]
-"""(source partition, (source offset, signals))."""
+_Entry = tuple[int, tuple[int, tuple[Signal, ...]]]  # source partition, (source offset, signals)
 
 
 def partition_of(item_id: str, partitions: int) -> int:
@@ -132,13 +131,6 @@ class _Memory:
         return any(news)
 
 
-class Counted(Protocol):
-    """What counts along: the worker's columns."""
-
-    def observe(self, signals: Sequence[Signal], /) -> None: ...  # noqa: D102  (see decide.table.Table)
-    def absorb(self, statistics: Sequence[ItemStatistics], /) -> None: ...  # noqa: D102
-
-
 class StatisticsOwner:
     """Folds signals in memory and flushes changed points; a record is done only after the flush that holds it."""
 
@@ -159,7 +151,7 @@ class StatisticsOwner:
         """Whether a flush is under way that another call goes on with."""
         return bool(self._memory.turn or self._memory.turn_records)
 
-    async def take(self, records: Sequence[tuple[Record, Sequence[SignalBatch]]], columns: Counted) -> None:
+    async def take(self, records: Sequence[tuple[Record, Sequence[SignalBatch]]], columns: Table) -> None:
         """Fold records, and let this worker's columns count along. Nothing is written yet.
 
         Columns count signals as they come: replacing an item's counts by its point for each signal costs ten times as
@@ -172,7 +164,10 @@ class StatisticsOwner:
         news: dict[tuple[int, int], list[Signal]] = {}  # by event: its signals come in a record of each partition
         for batch in batches:
             for offset, signals in batch.entries:
-                for item_id, some in _by_item(signals).items():
+                grouped: dict[str, list[Signal]] = {}
+                for signal in signals:
+                    grouped.setdefault(signal.item_id, []).append(signal)
+                for item_id, some in grouped.items():
                     held = memory.points[item_id]
                     if held.fold(batch.source, offset, some):
                         held.pending.append((batch.source, offset, some))
@@ -253,10 +248,3 @@ def _held(item_id: str, point: Point | None) -> _Held:
 def statistics_from_point(point: Point | None) -> ItemStatistics | None:
     """The statistics in a point."""
     return None if point is None else _POINT.decode(point.body)
-
-
-def _by_item(signals: Sequence[Signal]) -> dict[str, list[Signal]]:
-    grouped: dict[str, list[Signal]] = {}
-    for signal in signals:
-        grouped.setdefault(signal.item_id, []).append(signal)
-    return grouped

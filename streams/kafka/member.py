@@ -25,7 +25,8 @@ from yarl import URL
 
 from streams.errors import ConfigurationError
 from streams.kafka.connection import SECRETS, group_name, member_name, password, rebalance_seconds, servers, tls
-from streams.kafka.transport import POLL_RECORDS, QUEUE_RECORDS, MemberConsumer, MemberTransport, Queue
+from streams.kafka.reader import POLL_RECORDS
+from streams.kafka.transport import QUEUE_RECORDS, MemberConsumer, MemberTransport, Queue
 from streams.settings import Settings
 from streams.values import Topic
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from encoder import HashingEncoder
 from streams import app
 from streams.commands.main import main
-from streams.kafka.transport import Thread
+from streams.kafka.reader import Reader
 
 POISON = "unembeddable"
 FOLDER = Path(os.environ.get("CHAOS_FOLDER", "/nonexistent"))
@@ -53,7 +53,7 @@ def _end_quietly(kind: type, name: str) -> None:
 def _hang_thread() -> None:
     """The thread of the consumer stands still, heartbeats and all."""
     for one in gc.get_objects():
-        if isinstance(one, Thread):
+        if isinstance(one, Reader):
             one.thread_loop.call_soon_threadsafe(time.sleep, 1e6)
 
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("streams", "encoder", "export", "evaluation")
 LARGEST_MODULE_LINES = 250
-MOST_MODULES = 151
+MOST_MODULES = 153
 LARGER = {
     "streams/values.py", "streams/ports.py", "streams/wire.py", "streams/settings.py", "streams/app.py",
     "streams/metrics.py", "streams/decide/table.py", "evaluation/protocol.py",
