@@ -62,7 +62,7 @@ class Patience:
     def __init__(self, setting: Setting, on_hold: Callable[[Hold | None], None]) -> None:
         self._clock = setting.world.clock
         self._ownership = setting.world.ownership
-        self._on_abandoned = setting.hooks.on_abandoned
+        self._hooks = setting.hooks
         self._on_hold = on_hold
         self.hold: Hold | None = None
         self.stopping = False
@@ -78,7 +78,7 @@ class Patience:
             try:
                 result = await act()
             except AbandonedError as error:
-                self._on_abandoned(error.why)
+                self._hooks.on_abandoned(error.why)
                 if error.why == REBALANCE:
                     self._set_hold(None)
                     return None
@@ -91,7 +91,7 @@ class Patience:
                 self._set_hold(None)
                 return result
             if self.stopping or self._ownership.interrupted() is not None:
-                self._on_abandoned("stop" if self.stopping else REBALANCE)
+                self._hooks.on_abandoned("stop" if self.stopping else REBALANCE)
                 self._set_hold(None)
                 return None
             await self._clock.sleep(min(BACKOFF_FIRST_SECONDS * 2**tries, BACKOFF_MOST_SECONDS))
