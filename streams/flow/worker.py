@@ -144,7 +144,7 @@ class Worker:
         return self._patience.hold
 
     @property
-    def busy(self) -> bool:
+    def under_way(self) -> bool:
         """Whether a batch is under way that is to be settled."""
         return bool(self._flight.under_way)
 

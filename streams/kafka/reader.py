@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final, cast
 
 import aiokafka
@@ -55,7 +54,9 @@ class Reader(AIOKafkaConsumerThread):
         """Partitions to read; set by the worker's thread."""
         self.came = asyncio.Event()
         """Set in the worker's loop after each look."""
-        self._ahead: deque[RecordMap | BaseException] = deque()
+        self._ahead: deque[RecordMap] = deque()
+        self._failure: Exception | None = None
+        """What ended the reading."""
         self._fetched_at = 0.0
         self._reading = asyncio.Lock()
         """Held while records are read or the place to read from moves."""
@@ -68,26 +69,24 @@ class Reader(AIOKafkaConsumerThread):
 
     @Service.task
     async def _read_ahead(self) -> None:
-        while not self.should_stop:
+        while not self.should_stop and self._failure is None:
             if not self._may_read():
                 await asyncio.sleep(PAUSED_POLL_SECONDS)
                 continue
-            found: RecordMap | BaseException
             async with self._reading:
                 try:
-                    consumer = self._ensure_consumer()
-                    setattr(consumer._fetcher, PACE, self._pace)
-                    found = await self._fetch_records(
-                        consumer, set(self.wanted), timeout=READ_SECONDS, max_records=POLL_RECORDS
-                    )
-                except (KafkaError, ConsumerStoppedError) as error:  # met by whoever asks for records
-                    found = error
-                if found:
-                    self._ahead.append(found)
+                    await self._look()
+                except (KafkaError, ConsumerStoppedError) as error:
+                    self._failure = error
             self.looks += 1
             self.parent_loop.call_soon_threadsafe(self.came.set)
-            if isinstance(found, BaseException):
-                return
+
+    async def _look(self) -> None:
+        consumer = self._ensure_consumer()
+        setattr(consumer._fetcher, PACE, self._pace)
+        found = await self._fetch_records(consumer, set(self.wanted), timeout=READ_SECONDS, max_records=POLL_RECORDS)
+        if found:
+            self._ahead.append(found)
 
     async def _pace(self) -> None:
         """Before a fetch: wait a little where the worker is busy."""
@@ -99,19 +98,16 @@ class Reader(AIOKafkaConsumerThread):
     def _may_read(self) -> bool:
         if self._consumer is None or not self.wanted or not self.consumer.flow_active:
             return False
-        ahead = [found for found in list(self._ahead) if isinstance(found, dict)]
-        return sum(len(some) for found in ahead for some in found.values()) < AHEAD_RECORDS
+        return sum(len(some) for found in list(self._ahead) for some in found.values()) < AHEAD_RECORDS
 
     def take(self) -> RecordMap | None:
         """What was found first and not taken yet; None where nothing was. Raises what ended the reading."""
         try:
-            found = self._ahead.popleft()
+            return self._ahead.popleft()
         except IndexError:
+            if self._failure is not None:
+                raise self._failure from None
             return None
-        if isinstance(found, BaseException):
-            self._ahead.append(found)
-            raise found
-        return found
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Go back to what is committed; where nothing is yet, to what was not passed on since the partition came.
@@ -134,10 +130,7 @@ class Reader(AIOKafkaConsumerThread):
 
     def forget(self) -> None:
         """Drop what was read and not taken: it is read again after the seek that follows."""
-        for found in list(self._ahead):
-            if not isinstance(found, BaseException):
-                with suppress(ValueError):  # taken by now
-                    self._ahead.remove(found)
+        self._ahead.clear()
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)

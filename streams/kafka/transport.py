@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import uvloop
@@ -128,16 +129,12 @@ class MemberConsumer(Consumer):
             await self.sleep(PAUSED_POLL_SECONDS)
             self.polls += 1
             return {}, active
+        self._reader.came.clear()  # before the look: what comes behind it sets it again
         records = self._reader.take()
         if records is None:
-            self._reader.came.clear()
-            records = self._reader.take()  # it came in between
-        if records is None:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(PAUSED_POLL_SECONDS if self._buffered_partitions else timeout):
                     await self._reader.came.wait()
-            except TimeoutError:
-                pass
             records = self._reader.take()
         self.polls += 1 if records or self._reader.looks != looks else 0
         return records if records is not None and self.flow_active else {}, active

@@ -184,7 +184,7 @@ class Process:
             await self.worker.step(taken, self.worker.maintain)
             if not self.buffer.waiting and self._chance.random() < 0.5:
                 await self._settle()
-            self.in_hand = self.worker.busy
+            self.in_hand = self.worker.under_way
 
     async def _settle(self) -> None:
         await self.worker.settle()
