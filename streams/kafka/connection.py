@@ -136,16 +136,15 @@ def learn_patience() -> None:
     @functools.wraps(fetch)
     async def fetch_patiently(self: Any, *arguments: Any) -> bool:
         loop = asyncio.get_running_loop()
-        if (pace := getattr(self, PACE, None)) is not None:
-            try:
+        try:
+            if (pace := getattr(self, PACE, None)) is not None:
                 await pace()
-            except asyncio.CancelledError:  # as below
-                return False
-        asked_at = loop.time()
-        found = bool(await fetch(self, *arguments))
-        if not found and loop.time() - asked_at < self._fetch_max_wait_ms / 2000:
-            with contextlib.suppress(asyncio.CancelledError):  # closing, or unassigned: as aiokafka does in its fetch
+            asked_at = loop.time()
+            found = bool(await fetch(self, *arguments))
+            if not found and loop.time() - asked_at < self._fetch_max_wait_ms / 2000:
                 await asyncio.sleep(PAUSE_SECONDS)
+        except asyncio.CancelledError:
+            return False  # closing, or unassigned: as in aiokafka's own fetch, but in its wait after a broker that is away too
         return found
 
     Fetcher._proc_fetch_request = fetch_patiently  # noqa: SLF001
