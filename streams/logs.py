@@ -29,6 +29,12 @@ QUIET: Final = ("faust", "aiokafka", "mode", "asyncio", "aiohttp")
 REFUSALS: Final = "streams.flow.decoded"
 """The logger that has a line for each dead letter."""
 MOST_REFUSALS_PER_SECOND: Final = 20
+KAFKA: Final = (
+    "aiokafka",
+    *(f"aiokafka.{name}" for name in ("conn", "consumer.fetcher", "consumer.group_coordinator", "producer.sender")),
+)
+"""Loggers that say the same thing ten times a second while a broker is away."""
+MOST_OF_KAFKA_PER_SECOND: Final = 2
 NANOSECONDS: Final = 1_000_000_000
 
 log = logging.getLogger("coldstream.lists")
@@ -97,6 +103,8 @@ def set_up_logging(settings: Settings) -> None:
     for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.getLogger(REFUSALS).filters[:] = [Few(MOST_REFUSALS_PER_SECOND)]
+    for name in KAFKA:
+        logging.getLogger(name).filters[:] = [Few(MOST_OF_KAFKA_PER_SECOND)]
 
 
 def log_list(value: Recommendation, seconds: float | None) -> None:

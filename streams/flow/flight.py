@@ -142,7 +142,11 @@ class Flight:
         async def begin() -> Batch:
             nonlocal prepared
             ready, prepared = prepared, None
-            return await self._pipeline.begin(records, ready, meanwhile)
+            try:
+                return await self._pipeline.begin(records, ready, meanwhile)
+            except ColdstreamError:  # the one before was not given up: it is told of first
+                self.conclude()
+                raise
 
         try:
             self._under_way = await self._patience.until_done(begin, divisible=len(records) > 1)
